@@ -1,0 +1,43 @@
+# The commands of this project. `make help` lists them.
+SHELL := /bin/sh
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+.DEFAULT_GOAL := help
+.PHONY: help setup demo run test lint lock clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | while IFS="$$(printf '\t')" read -r name what; do printf '  make %-8s %s\n' "$$name" "$$what"; done
+
+setup: $(STAMP) ## make .venv with the locked dependencies
+
+$(STAMP): requirements-dev.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Footfall needs Python 3.11 or newer; set PYTHON=/path/to/python3" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "python3 cannot make a virtual environment: apt install python3-venv" >&2; exit 1; }
+	@echo "installing the locked dependencies (about half a minute) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $(STAMP)
+
+demo: setup ## start everything in a throwaway folder, send sample traffic, print the numbers, stop
+	@$(BIN)/footfall demo
+
+run: setup ## serve on port 8000 until Ctrl-C; the data stays in .footfall
+	@$(BIN)/footfall up
+
+lint: setup ## style, types and import contracts
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+test: lint ## lint, types, import contracts, all tests
+	@$(BIN)/pytest --cov --cov-report=term
+
+lock: setup ## write the lock files anew from pyproject.toml
+	@$(BIN)/pip-compile --quiet --upgrade --output-file requirements.lock pyproject.toml
+	@$(BIN)/pip-compile --quiet --upgrade --extra dev --output-file requirements-dev.lock pyproject.toml
+
+clean: ## remove the virtual environment and the caches (never the data in .footfall)
+	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info
