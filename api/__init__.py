@@ -1,0 +1,1 @@
+"""HTTP: turns requests into calls on `footfall` and results into responses."""

@@ -1,0 +1,79 @@
+"""PostgreSQL: the engine, a reader's snapshot, and bringing the schema up to this code."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, Engine, create_engine, select
+from sqlalchemy.dialects.postgresql import insert
+
+from footfall.errors import SettingsError
+from footfall.schema import Site
+from footfall.settings import Settings
+
+PROJECT_FILE = Path(__file__).resolve().parent.parent / "pyproject.toml"
+
+# Shorter than the 30 s after which another writer takes a batch over: a statement that hangs is given
+# up before somebody else starts on the same entries.
+STATEMENT_TIMEOUT_MS = 25_000
+
+
+def make_engine(settings: Settings, *, statement_timeout_ms: int = STATEMENT_TIMEOUT_MS) -> Engine:
+    """An engine that connects when first used and drops connections that the server has closed."""
+    return create_engine(
+        settings.database_url,
+        pool_pre_ping=True,
+        pool_size=5,
+        max_overflow=5,
+        pool_timeout=5,
+        connect_args={
+            "connect_timeout": 5,
+            "application_name": "footfall",
+            "options": f"-c statement_timeout={statement_timeout_ms} -c timezone=UTC",
+        },
+    )
+
+
+@contextmanager
+def read_snapshot(engine: Engine) -> Iterator[Connection]:
+    """One REPEATABLE READ READ ONLY transaction: every statement in it sees the same moment."""
+    options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+    with engine.connect().execution_options(**options) as connection, connection.begin():
+        yield connection
+
+
+def alembic_config(database_url: str) -> Config:
+    """Alembic's configuration from pyproject.toml, pointed at a database."""
+    config = Config(toml_file=PROJECT_FILE)
+    config.attributes["database_url"] = database_url
+    return config
+
+
+def migrate(database_url: str, settings: Settings) -> None:
+    """Bring the schema to this code's revision and hold the site to its time zone. May be run again.
+
+    Raises `SettingsError` when the database was started with another time zone.
+    """
+    command.upgrade(alembic_config(database_url), "head")
+    engine = make_engine(settings)
+    try:
+        with engine.begin() as connection:
+            keep_time_zone(connection, settings.time_zone.key)
+    finally:
+        engine.dispose()
+
+
+def keep_time_zone(connection: Connection, time_zone: str) -> None:
+    """Record the site's time zone at the first start, and refuse another one later.
+
+    Days are the keys of everything; moving their borders would count some views twice and lose others.
+    """
+    connection.execute(insert(Site).values(time_zone=time_zone).on_conflict_do_nothing())
+    kept = connection.scalar(select(Site.time_zone))
+    if kept != time_zone:
+        raise SettingsError(
+            f"FOOTFALL_TIME_ZONE is {time_zone}, but this database counts its days in {kept}; "
+            f"set FOOTFALL_TIME_ZONE={kept}"
+        )

@@ -1,0 +1,187 @@
+"""The tables. `view_events` is the truth for its days, `daily_stats` for the days before."""
+
+from datetime import date, datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Date,
+    DateTime,
+    ForeignKey,
+    Identity,
+    Index,
+    LargeBinary,
+    MetaData,
+    String,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+PARTITION_PREFIX = "view_events_"
+SITE_TYPE = "site"  # the whole site is an entity, so that its daily rows are rows like any others
+SITE_EXTERNAL_ID = "site"
+
+
+class Base(DeclarativeBase):
+    """The models' root: columns are NOT NULL unless typed otherwise, every moment carries its offset."""
+
+    metadata = MetaData(
+        naming_convention={
+            "pk": "%(table_name)s_pkey",
+            "uq": "%(table_name)s_%(column_0_N_name)s_unique",
+            "fk": "%(table_name)s_%(column_0_N_name)s_fkey",
+            "ix": "%(table_name)s_%(column_0_N_name)s_index",
+            "ck": "%(table_name)s_%(constraint_name)s_check",
+        }
+    )
+    type_annotation_map = {
+        str: Text,
+        bytes: LargeBinary,
+        date: Date,
+        datetime: DateTime(timezone=True),
+        UUID: Uuid,
+        dict[str, Any]: JSONB,
+    }
+
+
+class Site(Base):
+    """What the first start decided and nothing may change later; one row."""
+
+    __tablename__ = "site"
+    __table_args__ = (CheckConstraint("only_row", name="only_row"),)
+
+    only_row: Mapped[bool] = mapped_column(primary_key=True, server_default=text("true"))
+    time_zone: Mapped[str]
+
+
+class Salt(Base):
+    """The random part of a day's visitor keys; deleted when the day can take no more events."""
+
+    __tablename__ = "salts"
+
+    day: Mapped[date] = mapped_column(primary_key=True)
+    salt: Mapped[bytes]
+    created_at: Mapped[datetime]
+
+
+class Entity(Base):
+    """Something that is viewed: a page, a book, a post, the site itself."""
+
+    __tablename__ = "entities"
+    __table_args__ = (
+        UniqueConstraint("entity_type", "external_id"),
+        # how many new pages a day has seen, without reading all of them
+        Index(None, "entity_type", "created_at"),
+    )
+
+    id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
+    entity_type: Mapped[str] = mapped_column(String(40))
+    external_id: Mapped[str]
+    owner_id: Mapped[str | None]
+    title: Mapped[str | None]
+    created_at: Mapped[datetime]
+    deleted_at: Mapped[datetime | None]
+
+
+class EventDay(Base):
+    """A day that has a partition, and how often its raw rows have changed. Sealed: dropped for good."""
+
+    __tablename__ = "event_days"
+
+    day: Mapped[date] = mapped_column(primary_key=True)
+    version: Mapped[int] = mapped_column(BigInteger)
+    sealed_at: Mapped[datetime | None]
+
+
+class RollupDay(Base):
+    """The version of a day that its daily rows were computed from. Equal to the day's own: clean."""
+
+    __tablename__ = "rollup_days"
+
+    day: Mapped[date] = mapped_column(primary_key=True)
+    version: Mapped[int] = mapped_column(BigInteger)
+    rolled_up_at: Mapped[datetime]
+
+
+class ViewEventRow(Base):
+    """Every event, once, partitioned by day. Columns stand in the order that wastes no padding."""
+
+    __tablename__ = "view_events"
+    __table_args__ = (
+        UniqueConstraint("day", "id"),
+        Index(None, "entity_id"),
+        CheckConstraint("outcome IN ('counted', 'own', 'repeat', 'bot')", name="outcome"),
+        CheckConstraint("device IN ('desktop', 'mobile', 'tablet', 'player', 'other')", name="device"),
+        {"postgresql_partition_by": "RANGE (day)"},
+    )
+    # PostgreSQL wants no primary key, and a second unique index would cost as much as the rows
+    __mapper_args__ = {"primary_key": ["day", "id"]}
+
+    occurred_at: Mapped[datetime]
+    visitor: Mapped[int | None] = mapped_column(BigInteger)
+    # what brought it: the stream entry's number. A second delivery of the entry is told by it from
+    # another event with the same id.
+    entry: Mapped[int] = mapped_column(BigInteger)
+    day: Mapped[date]
+    entity_id: Mapped[int]  # no foreign key: the writer joins it, and a check per row costs a third
+    id: Mapped[UUID]
+    authenticated: Mapped[bool]
+    outcome: Mapped[str]
+    device: Mapped[str]
+    view_type: Mapped[str]
+    view_source: Mapped[str]
+    country: Mapped[str | None]
+    referrer_domain: Mapped[str | None]
+
+
+class DailyStats(Base):
+    """One row an entity and day, recomputed as a whole by the rollup; breakdowns are {value: views}."""
+
+    __tablename__ = "daily_stats"
+    __table_args__ = (
+        UniqueConstraint("entity_id", "day"),
+        Index(None, "day"),
+    )
+    __mapper_args__ = {"primary_key": ["entity_id", "day"]}
+
+    entity_id: Mapped[int] = mapped_column(ForeignKey("entities.id", ondelete="CASCADE"))
+    day: Mapped[date]
+    views: Mapped[int] = mapped_column(BigInteger)
+    unique_viewers: Mapped[int] = mapped_column(BigInteger)
+    views_authenticated: Mapped[int] = mapped_column(BigInteger)
+    unique_viewers_authenticated: Mapped[int] = mapped_column(BigInteger)
+    bots: Mapped[int] = mapped_column(BigInteger)
+    own_views: Mapped[int] = mapped_column(BigInteger)
+    repeats: Mapped[int] = mapped_column(BigInteger)
+    views_by_country: Mapped[dict[str, Any]]
+    views_by_device: Mapped[dict[str, Any]]
+    views_by_type: Mapped[dict[str, Any]]
+    views_by_source: Mapped[dict[str, Any]]
+    views_by_referrer: Mapped[dict[str, Any]]
+    views_by_country_authenticated: Mapped[dict[str, Any]]
+    views_by_device_authenticated: Mapped[dict[str, Any]]
+    views_by_type_authenticated: Mapped[dict[str, Any]]
+    views_by_source_authenticated: Mapped[dict[str, Any]]
+    views_by_referrer_authenticated: Mapped[dict[str, Any]]
+
+
+class DeadLetter(Base):
+    """An event that cannot be stored, and why. Unique by its place in the stream: read twice, kept once."""
+
+    __tablename__ = "dead_letters"
+    __table_args__ = (UniqueConstraint("entry", "position"),)
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    entry: Mapped[int] = mapped_column(BigInteger)
+    position: Mapped[int]  # within the entry
+    day: Mapped[date | None]
+    reason: Mapped[str]
+    detail: Mapped[str]
+    payload: Mapped[bytes]  # the event's envelope; it never held anything personal
+    created_at: Mapped[datetime]

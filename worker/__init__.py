@@ -1,0 +1,1 @@
+"""Celery: tasks wire a clock and connections to plain functions of `footfall`."""
