@@ -1,0 +1,91 @@
+"""The days that events belong to: opened with a partition, changed by writers, rolled up, sealed.
+
+`event_days` holds the truth about each. A day with a row has had a partition; `version` counts the
+transactions that changed its raw rows; `sealed_at` says that they were dropped for good.
+"""
+
+from collections.abc import Collection, Iterable
+from datetime import date, datetime, timedelta
+
+from sqlalchemy import Connection, func, select, text, update
+from sqlalchemy.dialects.postgresql import insert
+
+from footfall.schema import PARTITION_PREFIX, EventDay
+
+# Waiting for a lock holds up everybody who comes later, so waits are short and the next tick tries again
+LOCK_TIMEOUT = text("SET LOCAL lock_timeout = '500ms'")
+# Opening and sealing are rare and must see each other's result; any number, the same everywhere
+DAYS_LOCK = text("SELECT pg_advisory_xact_lock(7108621)")
+
+
+def open_days(connection: Connection, days: Iterable[date]) -> None:
+    """Make partitions for those of `days` that have none and are not sealed. The caller commits, at once.
+
+    A partition is made as a table of its own and then attached: CREATE TABLE ... PARTITION OF would wait
+    behind every reader, and every writer behind it.
+    """
+    connection.execute(LOCK_TIMEOUT)
+    connection.execute(DAYS_LOCK)
+    sealed_through = last_sealed_day(connection)
+    known = set(connection.scalars(select(EventDay.day)))
+    for day in sorted(set(days) - known):
+        if sealed_through is None or day > sealed_through:
+            _open_day(connection, day)
+
+
+def missing_days(connection: Connection, days: Collection[date]) -> set[date]:
+    """Those of `days` that have never been opened."""
+    known = connection.scalars(select(EventDay.day).where(EventDay.day.in_(days)))
+    return set(days) - set(known)
+
+
+def hold_open(connection: Connection, days: Collection[date]) -> set[date]:
+    """Those of `days` that take events, held open until the transaction ends: sealing waits for it.
+
+    FOR KEY SHARE conflicts with the sealing's FOR UPDATE, but not with other writers or `raise_versions`.
+    """
+    query = (
+        select(EventDay.day)
+        .where(EventDay.day.in_(days), EventDay.sealed_at.is_(None))
+        .order_by(EventDay.day)
+        .with_for_update(read=True, key_share=True)
+    )
+    return set(connection.scalars(query))
+
+
+def raise_versions(connection: Connection, days: Collection[date]) -> None:
+    """Note that the raw rows of `days` have changed: the last statement before the commit.
+
+    It waits for other writers of the same day, so it comes last, and in the order of days, so that two
+    writers never wait for each other.
+    """
+    for day in sorted(days):
+        connection.execute(update(EventDay).where(EventDay.day == day).values(version=EventDay.version + 1))
+
+
+def last_sealed_day(connection: Connection) -> date | None:
+    """Days are sealed in order: up to and including this one nothing is taken any more."""
+    return connection.scalar(select(func.max(EventDay.day)).where(EventDay.sealed_at.is_not(None)))
+
+
+def seal(connection: Connection, day: date, now: datetime) -> None:
+    """Drop the raw rows of `day` and refuse new ones for good. The caller has made sure that it may."""
+    connection.execute(text(f"DROP TABLE {partition_name(day)}"))
+    connection.execute(update(EventDay).where(EventDay.day == day).values(sealed_at=now))
+
+
+def partition_name(day: date) -> str:
+    """The table that holds the events of `day`."""
+    return f"{PARTITION_PREFIX}{day:%Y_%m_%d}"
+
+
+def _open_day(connection: Connection, day: date) -> None:
+    name = partition_name(day)
+    connection.execute(text(f"CREATE TABLE {name} (LIKE view_events INCLUDING ALL)"))
+    connection.execute(
+        text(
+            f"ALTER TABLE view_events ATTACH PARTITION {name}"
+            f" FOR VALUES FROM ('{day}') TO ('{day + timedelta(days=1)}')"
+        )
+    )
+    connection.execute(insert(EventDay).values(day=day, version=0))

@@ -1,0 +1,256 @@
+"""The queue between the edge and the writer: a Redis stream. Nobody else knows how events are queued.
+
+An entry carries a group of events that was sent together. It leaves the stream after the writer's commit, so
+whatever is in the stream is not yet written, or was written in the second before a crash.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any, Literal, cast
+
+from redis import Redis
+from redis.exceptions import RedisError, ResponseError
+
+from footfall.errors import Unavailable
+from footfall.event import EPOCH, ViewEvent, encode
+from footfall.settings import Settings
+
+# One hash tag, so that a script may touch all of them on a cluster too
+STREAM_KEY = "{footfall}:views"
+LEDGER_KEY = "{footfall}:ledger"  # fields "<day>:<tally>"
+GROUP = "writers"
+FIELD = b"e"
+
+ENTRY_EVENTS = 50  # a larger group is split, so that what a writer reads at once stays bounded
+TAKE_OVER_IDLE_MS = 30_000  # longer than any statement of a living writer may run
+MEMORY_SHARE = 0.75  # of maxmemory; the rest is for ticks and acknowledgements
+PRESSURE_INTERVAL_SECONDS = 1.0
+SEQUENCE_BITS = 20  # of an entry's number within its millisecond, in the packed entry id
+
+Tally = Literal["accepted", "settled", "duplicates", "dead_letters", "erased"]
+
+# Acknowledge and remove entries, and count what became of their events only if this was the call that
+# acknowledged them: two writers that finish the same entry count it once.
+# ARGV: group, then for each entry: id, number of tallies, (field, amount) ...
+SETTLE = """
+local acknowledged, i = 0, 2
+while i <= #ARGV do
+  local id, tallies = ARGV[i], tonumber(ARGV[i + 1])
+  local first = redis.call('XACK', KEYS[1], ARGV[1], id) == 1
+  redis.call('XDEL', KEYS[1], id)
+  i = i + 2
+  for _ = 1, tallies do
+    if first then redis.call('HINCRBY', KEYS[2], ARGV[i], ARGV[i + 1]) end
+    i = i + 2
+  end
+  if first then acknowledged = acknowledged + 1 end
+end
+return acknowledged
+"""
+
+# Forget a consumer only if nothing is pending on it: Redis drops a deleted consumer's entries.
+FORGET_CONSUMER = """
+local pending = redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', 1, ARGV[2])
+if #pending > 0 then return 0 end
+redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], ARGV[2])
+return 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry as read: its id in the stream and the envelope in it."""
+
+    id: str
+    payload: bytes
+
+    @property
+    def number(self) -> int:
+        """The id in 63 bits, for a bigint column: milliseconds, then the number within them."""
+        milliseconds, _, sequence = self.id.partition("-")
+        return (int(milliseconds) << SEQUENCE_BITS) | min(int(sequence), (1 << SEQUENCE_BITS) - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What waits to be written."""
+
+    entries: int
+    oldest_seconds: float  # age of the oldest unwritten entry; 0 when there is none
+
+
+def connect(settings: Settings) -> Redis:
+    """A client that connects when first used and gives up soon: a request must not hang on a dead Redis."""
+    return Redis.from_url(
+        settings.redis_url, socket_connect_timeout=1.0, socket_timeout=5.0, health_check_interval=30
+    )
+
+
+def put(redis: Redis, events: Sequence[ViewEvent]) -> None:
+    """Append `events` durably, all or none; returns once Redis has them on disk.
+
+    Raises `Unavailable` when Redis did not answer. Then the outcome is unknown: the same events may be put
+    again under their ids, the writer finds the second copy.
+    """
+    accepted = Counter(f"{event.day}:accepted" for event in events)
+    try:
+        with redis.pipeline(transaction=True) as transaction:
+            for start in range(0, len(events), ENTRY_EVENTS):
+                payload = encode(events[start : start + ENTRY_EVENTS])
+                transaction.xadd(STREAM_KEY, {FIELD: payload})
+            for field, amount in accepted.items():
+                transaction.hincrby(LEDGER_KEY, field, amount)
+            transaction.execute()
+    except RedisError as error:
+        raise Unavailable("the queue does not take events now") from error
+
+
+class Pressure:
+    """Whether the queue can take more, asked of Redis at most once a second by each process.
+
+    A full Redis refuses Celery's own messages and would never drain, so intake stops well before.
+    """
+
+    def __init__(self, limit_entries: int) -> None:
+        self._limit_entries = limit_entries
+        self._checked_at = -PRESSURE_INTERVAL_SECONDS
+        self._problem: str | None = None
+
+    def refuse_when_full(self, redis: Redis) -> None:
+        """Raise `Unavailable` when the queue or Redis' memory is at its limit, or Redis is away."""
+        now = time.monotonic()
+        if now - self._checked_at >= PRESSURE_INTERVAL_SECONDS:
+            self._checked_at = now
+            self._problem = self._look(redis)
+        if self._problem is not None:
+            raise Unavailable(self._problem)
+
+    def _look(self, redis: Redis) -> str | None:
+        try:
+            with redis.pipeline(transaction=False) as pipeline:
+                pipeline.info("memory")
+                pipeline.xlen(STREAM_KEY)
+                memory, entries = pipeline.execute()
+        except RedisError:
+            return "the queue does not take events now"
+        if entries >= self._limit_entries:
+            return "the queue is full; the writers have to catch up"
+        if memory["maxmemory"] and memory["used_memory"] > MEMORY_SHARE * memory["maxmemory"]:
+            return "the queue's memory is nearly full; the writers have to catch up"
+        return None
+
+
+def backlog(redis: Redis, now: datetime) -> Backlog:
+    """How much is unwritten, and for how long the oldest of it has been waiting."""
+    with redis.pipeline(transaction=True) as transaction:
+        transaction.xlen(STREAM_KEY)
+        transaction.xrange(STREAM_KEY, "-", "+", count=1)
+        entries, oldest = transaction.execute()
+    if not oldest:
+        return Backlog(entries=0, oldest_seconds=0.0)
+    milliseconds = int(oldest[0][0].partition(b"-")[0])
+    age = (now - EPOCH).total_seconds() - milliseconds / 1000
+    return Backlog(entries=entries, oldest_seconds=max(age, 0.0))
+
+
+def read(redis: Redis, consumer: str, count: int) -> list[Entry]:
+    """Up to `count` entries for `consumer`: its own unfinished ones first, then those of writers that
+    have died, then new ones. Empty when there is nothing to do.
+    """
+    try:
+        return (
+            _own_unfinished(redis, consumer, count)
+            or _taken_over(redis, consumer, count)
+            or _read_group(redis, consumer, count, ">")
+        )
+    except ResponseError as error:
+        if not str(error).startswith("NOGROUP"):
+            raise
+        _create_group(redis)
+        return _read_group(redis, consumer, count, ">")
+
+
+def settle(redis: Redis, tallies: Mapping[str, Mapping[str, int]]) -> int:
+    """Acknowledge and remove entries after the commit: {entry id: {"<day>:<tally>": amount}}.
+
+    Returns how many this call acknowledged first. May be called again.
+    """
+    arguments: list[Any] = [GROUP]
+    for entry_id, fields in tallies.items():
+        arguments += [entry_id, len(fields)]
+        for field, amount in fields.items():
+            arguments += [field, amount]
+    return int(redis.eval(SETTLE, 2, STREAM_KEY, LEDGER_KEY, *arguments))
+
+
+def forget_idle_consumers(redis: Redis, idle_ms: int = 24 * 3600 * 1000) -> int:
+    """Remove the names of writers that have been gone for a day and left nothing behind."""
+    try:
+        consumers = redis.xinfo_consumers(STREAM_KEY, GROUP)
+    except ResponseError:
+        return 0  # no stream or no group yet
+    return sum(
+        int(redis.eval(FORGET_CONSUMER, 1, STREAM_KEY, GROUP, consumer["name"]))
+        for consumer in consumers
+        if consumer["idle"] > idle_ms
+    )
+
+
+def ledger(redis: Redis) -> dict[str, int]:
+    """All tallies, {"<day>:<tally>": amount}."""
+    fields = cast(dict[bytes, bytes], redis.hgetall(LEDGER_KEY))
+    return {name.decode(): int(amount) for name, amount in fields.items()}
+
+
+def drop_tallies_before(redis: Redis, first_kept: date) -> None:
+    """Remove the tallies of days that nobody asks about any more."""
+    # ISO dates sort as text, and a field begins with its day
+    fields = cast(list[bytes], redis.hkeys(LEDGER_KEY))
+    gone = [name for name in fields if name < first_kept.isoformat().encode()]
+    if gone:
+        redis.hdel(LEDGER_KEY, *gone)
+
+
+def _own_unfinished(redis: Redis, consumer: str, count: int) -> list[Entry]:
+    return _read_group(redis, consumer, count, "0")
+
+
+def _taken_over(redis: Redis, consumer: str, count: int) -> list[Entry]:
+    reply = redis.xautoclaim(
+        STREAM_KEY, GROUP, consumer, min_idle_time=TAKE_OVER_IDLE_MS, start_id="0-0", count=count
+    )
+    return _entries(redis, reply[1])
+
+
+def _read_group(redis: Redis, consumer: str, count: int, start: str) -> list[Entry]:
+    reply = redis.xreadgroup(GROUP, consumer, {STREAM_KEY: start}, count=count)
+    if not reply:
+        return []
+    streams = reply.items() if isinstance(reply, dict) else reply
+    ((_, raw_entries),) = streams
+    return _entries(redis, raw_entries)
+
+
+def _entries(redis: Redis, raw_entries: Iterable[Any]) -> list[Entry]:
+    entries = []
+    for raw in raw_entries:
+        if raw is None or raw[0] is None:
+            continue
+        entry_id, fields = raw
+        if not fields:
+            # removed from the stream while pending on a dead writer: settled, only the mark is left
+            redis.xack(STREAM_KEY, GROUP, entry_id)
+            continue
+        entries.append(Entry(id=entry_id.decode(), payload=fields.get(FIELD, b"")))
+    return entries
+
+
+def _create_group(redis: Redis) -> None:
+    try:
+        redis.xgroup_create(STREAM_KEY, GROUP, id="0", mkstream=True)
+    except ResponseError as error:
+        if not str(error).startswith("BUSYGROUP"):
+            raise

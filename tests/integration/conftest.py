@@ -1,0 +1,75 @@
+"""Real PostgreSQL and Redis for the integration tests: migrated once, empty at the start of each test."""
+
+from collections.abc import Iterator
+
+import pytest
+from redis import Redis
+from sqlalchemy import Connection, Engine, create_engine, text
+
+from footfall import stream
+from footfall.database import make_engine, migrate
+from footfall.settings import Settings
+from tests.factory import make_settings
+
+
+@pytest.fixture(scope="session")
+def migrated_url(postgres_url: str) -> str:
+    """The address of a database at this code's revision."""
+    migrate(postgres_url, make_settings(DATABASE_URL=postgres_url))
+    return postgres_url
+
+
+@pytest.fixture
+def settings(migrated_url: str, redis_url: str) -> Settings:
+    """Settings that point at the real servers."""
+    return make_settings(DATABASE_URL=migrated_url, REDIS_URL=redis_url)
+
+
+@pytest.fixture
+def engine(settings: Settings) -> Iterator[Engine]:
+    """An engine on empty tables. For what needs several connections; `connection` is cheaper."""
+    engine = make_engine(settings)
+    yield engine
+    empty(engine)
+    engine.dispose()
+
+
+@pytest.fixture
+def connection(engine_without_cleaning: Engine) -> Iterator[Connection]:
+    """A connection whose transaction is rolled back: nothing that a test does stays."""
+    with engine_without_cleaning.connect() as connection:
+        transaction = connection.begin()
+        yield connection
+        transaction.rollback()
+
+
+@pytest.fixture(scope="session")
+def engine_without_cleaning(migrated_url: str) -> Iterator[Engine]:
+    """One engine for all tests that roll back."""
+    engine = create_engine(make_settings(DATABASE_URL=migrated_url).database_url)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def redis(settings: Settings) -> Iterator[Redis]:
+    """A client of an empty Redis."""
+    client = stream.connect(settings)
+    client.flushall()
+    yield client
+    client.flushall()
+    client.close()
+
+
+def empty(engine: Engine) -> None:
+    """Bring the tables back to what the migrations leave."""
+    with engine.begin() as connection:
+        partitions = connection.scalars(
+            text("SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'view_events'::regclass")
+        ).all()
+        for partition in partitions:
+            connection.execute(text(f"DROP TABLE {partition}"))
+        connection.execute(
+            text("TRUNCATE event_days, rollup_days, daily_stats, dead_letters, salts RESTART IDENTITY")
+        )
+        connection.execute(text("DELETE FROM entities WHERE entity_type <> 'site'"))

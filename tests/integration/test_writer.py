@@ -1,0 +1,384 @@
+"""The writer: each event once, whatever happens between the queue and the commit."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from freezegun import freeze_time
+from redis import Redis
+from sqlalchemy import Connection, Engine, event, text
+from sqlalchemy.exc import DBAPIError, ProgrammingError
+
+from footfall import stream, writer
+from footfall.errors import Unavailable
+from footfall.event import ViewEvent
+from footfall.settings import Settings
+from tests.factory import make_event, make_settings, store
+
+NOW = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)
+
+pytestmark = pytest.mark.usefixtures("frozen")
+
+
+@pytest.fixture
+def frozen() -> Any:
+    with freeze_time(NOW):
+        yield
+
+
+def rows(engine: Engine, query: str) -> list[tuple[Any, ...]]:
+    with engine.connect() as connection:
+        return [tuple(row) for row in connection.execute(text(query))]
+
+
+def count(engine: Engine, table: str = "view_events") -> int:
+    return int(rows(engine, f"SELECT count(*) FROM {table}")[0][0])
+
+
+def tallies(redis: Redis) -> dict[str, int]:
+    return {name.partition(":")[2]: amount for name, amount in stream.ledger(redis).items()}
+
+
+def batch_of(settings: Settings, events: list[ViewEvent], entry: int = 1) -> list[writer.Incoming]:
+    return [writer.Incoming(entry, position, event, b"") for position, event in enumerate(events)]
+
+
+def test_every_field_of_an_event_is_stored(engine: Engine, redis: Redis, settings: Settings) -> None:
+    sent = make_event(
+        settings,
+        NOW - timedelta(minutes=3),
+        external_id="/a\\b\tc\nd é",
+        country="DE",
+        referrer_domain="example.org",
+        visitor=-(2**63),
+        authenticated=True,
+        device="tablet",
+        view_type="listing",
+        view_source="widget",
+    )
+    store(engine, redis, settings, [sent])
+    stored = rows(
+        engine,
+        "SELECT v.id, occurred_at, day, entity_type, external_id, view_type, view_source, outcome, device,"
+        " country, referrer_domain, visitor, authenticated"
+        " FROM view_events v JOIN entities e ON e.id = v.entity_id",
+    )
+    assert [ViewEvent(*row) for row in stored] == [sent]
+
+
+def test_an_entry_leaves_the_stream_when_it_is_written(
+    engine: Engine, redis: Redis, settings: Settings
+) -> None:
+    store(engine, redis, settings, [make_event(settings, NOW) for _ in range(120)])
+    assert stream.backlog(redis, NOW).entries == 0
+    assert redis.xpending(stream.STREAM_KEY, stream.GROUP)["pending"] == 0
+    assert tallies(redis) == {"accepted": 120, "settled": 120}
+
+
+def test_the_same_id_twice_is_one_row_and_one_duplicate(
+    engine: Engine, redis: Redis, settings: Settings
+) -> None:
+    one = make_event(settings, NOW)
+    store(engine, redis, settings, [one, one])
+    store(engine, redis, settings, [one])
+    assert count(engine) == 1
+    assert tallies(redis) == {"accepted": 3, "settled": 3, "duplicates": 2}
+
+
+def test_an_entry_that_was_written_but_not_acknowledged_is_written_once_and_is_no_duplicate(
+    engine: Engine, redis: Redis, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = make_event(settings, NOW)
+    stream.put(redis, [one, make_event(settings, NOW), one])
+    with monkeypatch.context() as patch:
+        patch.setattr(stream, "settle", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            writer.drain(engine, redis, settings, "test")
+    assert count(engine) == 2
+    written = writer.drain(engine, redis, settings, "test")
+    assert dict(written.fates) == {"row": 2, "duplicate": 1}
+    assert count(engine) == 2
+    assert tallies(redis) == {"accepted": 3, "settled": 3, "duplicates": 1}
+
+
+def test_a_writer_that_dies_before_its_commit_leaves_the_entry_to_itself(
+    engine: Engine, redis: Redis, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream.put(redis, [make_event(settings, NOW)])
+    with monkeypatch.context() as patch:
+        patch.setattr("footfall.days.raise_versions", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            writer.drain(engine, redis, settings, "test")
+    assert count(engine) == 0
+    writer.drain(engine, redis, settings, "test")
+    assert count(engine) == 1
+
+
+def test_another_writer_takes_over_what_a_dead_one_left(
+    engine: Engine, redis: Redis, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream.put(redis, [make_event(settings, NOW) for _ in range(3)])
+    assert len(stream.read(redis, "dead", 10)) == 1
+    writer.drain(engine, redis, settings, "alive")
+    assert count(engine) == 0, "taken from a writer that may still be at it"
+    monkeypatch.setattr(stream, "TAKE_OVER_IDLE_MS", 0)
+    writer.drain(engine, redis, settings, "alive")
+    assert count(engine) == 3
+
+
+def test_two_writers_that_finish_the_same_entry_settle_it_once(
+    engine: Engine, redis: Redis, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream.put(redis, [make_event(settings, NOW) for _ in range(7)])
+    (entry,) = stream.read(redis, "first", 10)
+    monkeypatch.setattr(stream, "TAKE_OVER_IDLE_MS", 0)
+    writer.drain(engine, redis, settings, "second")
+    assert stream.settle(redis, {entry.id: {"2026-03-10:settled": 7}}) == 0
+    assert tallies(redis)["settled"] == 7
+    assert count(engine) == 7
+
+
+def test_one_event_with_refused_data_costs_itself_only(
+    engine: Engine, redis: Redis, settings: Settings
+) -> None:
+    good = [make_event(settings, NOW) for _ in range(999)]
+    bad = make_event(settings, NOW, device="toaster")
+    written = store(engine, redis, settings, [*good[:500], bad, *good[500:]])
+    assert dict(written.fates) == {"row": 999, "dead_letter": 1}
+    assert count(engine) == 999
+    ((reason, detail),) = rows(engine, "SELECT reason, detail FROM dead_letters")
+    assert reason == "refused"
+    assert "23514" in detail
+    assert tallies(redis) == {"accepted": 1000, "settled": 1000, "dead_letters": 1}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"entity_type": "x" * 41}, {"visitor": 2**63}, {"external_id": "/\x00"}, {"country": "\ud800"}],
+    ids=["too long", "too large", "NUL", "surrogate"],
+)
+def test_data_that_postgresql_cannot_take_is_parked(
+    engine: Engine, redis: Redis, settings: Settings, change: dict[str, Any]
+) -> None:
+    bad = make_event(settings, NOW, **change)
+    if "country" in change:  # what json.dumps would not have let through to the queue
+        payload = stream.encode([make_event(settings, NOW, country="XX")]).replace(b'"XX"', b'"\\ud800"')
+        redis.xadd(stream.STREAM_KEY, {stream.FIELD: payload})
+    else:
+        stream.put(redis, [bad])
+    store(engine, redis, settings, [make_event(settings, NOW)])
+    assert count(engine) == 1
+    assert count(engine, "dead_letters") == 1
+    assert stream.backlog(redis, NOW).entries == 0
+
+
+@pytest.mark.parametrize(
+    "payload", [b"", b"nonsense", b"[2,[]]", b"[1,[[1,2]]]", b"[1,[7]]", b"[1,9]", b"[1,[]]", b"{}"]
+)
+def test_an_unreadable_entry_is_parked_with_its_payload(
+    engine: Engine, redis: Redis, settings: Settings, payload: bytes
+) -> None:
+    redis.xadd(stream.STREAM_KEY, {stream.FIELD: payload})
+    store(engine, redis, settings, [make_event(settings, NOW)])
+    assert count(engine) == 1
+    ((reason, kept),) = rows(engine, "SELECT reason, payload FROM dead_letters")
+    assert (reason, bytes(kept)) == ("unreadable", payload)
+    assert stream.backlog(redis, NOW).entries == 0
+
+
+def test_a_dead_letter_that_comes_again_is_kept_once(
+    engine: Engine, redis: Redis, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream.put(redis, [make_event(settings, NOW, device="toaster")])
+    with monkeypatch.context() as patch:
+        patch.setattr(stream, "settle", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            writer.drain(engine, redis, settings, "test")
+    writer.drain(engine, redis, settings, "test")
+    assert count(engine, "dead_letters") == 1
+
+
+def test_a_drifted_schema_is_loud_and_loses_nothing(engine: Engine, redis: Redis, settings: Settings) -> None:
+    store(engine, redis, settings, [make_event(settings, NOW)])
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE view_events DROP CONSTRAINT view_events_day_id_unique"))
+    try:
+        stream.put(redis, [make_event(settings, NOW)])
+        with pytest.raises(ProgrammingError, match="ON CONFLICT"):
+            writer.drain(engine, redis, settings, "test")
+        assert stream.backlog(redis, NOW).entries == 1
+        assert count(engine, "dead_letters") == 0
+    finally:
+        with engine.begin() as connection:
+            connection.execute(
+                text("ALTER TABLE view_events ADD CONSTRAINT view_events_day_id_unique UNIQUE (day, id)")
+            )
+    writer.drain(engine, redis, settings, "test")
+    assert count(engine) == 2
+
+
+def test_a_partition_that_somebody_dropped_is_loud_and_loses_nothing(
+    engine: Engine, redis: Redis, settings: Settings
+) -> None:
+    store(engine, redis, settings, [make_event(settings, NOW)])
+    with engine.begin() as connection:
+        connection.execute(text("DROP TABLE view_events_2026_03_10"))
+    stream.put(redis, [make_event(settings, NOW)])
+    with pytest.raises(DBAPIError, match="no partition"):
+        writer.drain(engine, redis, settings, "test")
+    assert count(engine, "dead_letters") == 0
+    assert stream.backlog(redis, NOW).entries == 1
+
+
+def test_a_deadlock_is_tried_again(
+    engine: Engine, redis: Redis, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = ["40P01", "40001"]
+    real = writer.write_batch
+
+    def failing_twice(connection: Connection, *arguments: Any) -> Any:
+        result = real(connection, *arguments)
+        if failures:
+            code = failures.pop()
+            connection.execute(text(f"DO $$ BEGIN RAISE EXCEPTION 'again' USING ERRCODE = '{code}'; END $$"))
+        return result
+
+    monkeypatch.setattr(writer, "write_batch", failing_twice)
+    store(engine, redis, settings, [make_event(settings, NOW)])
+    assert not failures
+    assert count(engine) == 1
+
+
+def test_days_are_opened_on_demand_within_bounds(engine: Engine, redis: Redis, settings: Settings) -> None:
+    ages = [timedelta(days=n) for n in (-3, -2, 0, 6, 30, 31)]
+    store(engine, redis, settings, [make_event(settings, NOW - age) for age in ages])
+    assert [str(day) for (day,) in rows(engine, "SELECT day FROM view_events ORDER BY day")] == [
+        "2026-02-08",
+        "2026-03-04",
+        "2026-03-10",
+        "2026-03-12",
+    ]
+    assert rows(engine, "SELECT reason FROM dead_letters") == [("too_late",), ("too_late",)]
+
+
+def test_only_days_that_got_rows_change_their_version(
+    engine: Engine, redis: Redis, settings: Settings
+) -> None:
+    one = make_event(settings, NOW)
+    store(engine, redis, settings, [one])
+    store(engine, redis, settings, [one, make_event(settings, NOW - timedelta(days=1))])
+    assert rows(engine, "SELECT day::text, version FROM event_days ORDER BY 1") == [
+        ("2026-03-09", 1),
+        ("2026-03-10", 1),
+    ]
+
+
+def test_pages_over_the_days_cap_are_counted_together(
+    engine: Engine, redis: Redis, settings: Settings
+) -> None:
+    capped = replace(settings, new_pages_per_day=3)
+    paths = ["/a", "/b", "/c", "/d", "/e"]
+    for _ in range(2):
+        store(engine, redis, capped, [make_event(capped, NOW, external_id=path) for path in paths])
+    assert rows(
+        engine,
+        "SELECT external_id, count(*) FROM view_events v JOIN entities e ON e.id = v.entity_id"
+        " GROUP BY 1 ORDER BY 1",
+    ) == [("(other)", 4), ("/a", 2), ("/b", 2), ("/c", 2)]
+    with freeze_time(NOW + timedelta(days=1)):
+        store(engine, redis, capped, [make_event(capped, NOW, external_id="/d")])
+    assert ("/d",) in rows(engine, "SELECT external_id FROM entities")
+
+
+def test_known_entities_use_up_no_keys(engine: Engine, redis: Redis, settings: Settings) -> None:
+    for _ in range(5):
+        store(engine, redis, settings, [make_event(settings, NOW, external_id="/same")])
+    store(engine, redis, settings, [make_event(settings, NOW, external_id="/next")])
+    ((first,), (second,)) = rows(
+        engine, "SELECT id FROM entities WHERE entity_type = 'page' ORDER BY external_id DESC"
+    )
+    assert second == first + 1
+
+
+def test_events_of_a_transaction_of_another_writer_are_waited_for_not_doubled(
+    engine: Engine, redis: Redis, settings: Settings
+) -> None:
+    """Two writers with the same ids in opposite order neither deadlock nor insert twice."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    events = [make_event(settings, NOW, external_id=f"/{n % 17}") for n in range(300)]
+    store(engine, redis, settings, [make_event(settings, NOW)])
+
+    def write(order: int) -> list[writer.Fate]:
+        with engine.begin() as connection:
+            return writer.write_batch(connection, batch_of(settings, events[::order], order), NOW, settings)
+
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(write, [1, -1, 2, -2] * 5))
+    assert count(engine) == 301
+    assert sum(fates.count("row") for fates in results) >= 300
+
+
+def test_the_queue_refuses_when_it_is_full(redis: Redis, settings: Settings) -> None:
+    stream.put(redis, [make_event(settings, NOW)])
+    stream.Pressure(limit_entries=2).refuse_when_full(redis)
+    with pytest.raises(Unavailable, match="queue is full"):
+        stream.Pressure(limit_entries=1).refuse_when_full(redis)
+
+
+def test_the_queue_refuses_before_redis_memory_is_full(redis: Redis) -> None:
+    before = redis.config_get("maxmemory")["maxmemory"]
+    try:
+        redis.config_set("maxmemory", int(redis.info("memory")["used_memory"] * 1.2))
+        with pytest.raises(Unavailable, match="memory"):
+            stream.Pressure(limit_entries=1000).refuse_when_full(redis)
+    finally:
+        redis.config_set("maxmemory", before)
+
+
+def test_a_redis_that_is_away_is_unavailable() -> None:
+    settings = make_settings(REDIS_URL="redis://127.0.0.1:1")
+    with pytest.raises(Unavailable):
+        stream.put(stream.connect(settings), [make_event(settings, NOW)])
+
+
+def test_a_consumer_with_pending_entries_is_never_forgotten(
+    engine: Engine, redis: Redis, settings: Settings
+) -> None:
+    store(engine, redis, settings, [make_event(settings, NOW)])
+    stream.put(redis, [make_event(settings, NOW)])
+    assert stream.read(redis, "busy", 10)
+    assert stream.forget_idle_consumers(redis, idle_ms=-1) == 1
+    names = {consumer["name"] for consumer in redis.xinfo_consumers(stream.STREAM_KEY, stream.GROUP)}
+    assert names == {b"busy"}
+
+
+def test_statements_of_a_batch_do_not_grow_with_it(engine: Engine, redis: Redis, settings: Settings) -> None:
+    store(engine, redis, settings, [make_event(settings, NOW)])
+    seen: list[str] = []
+
+    @event.listens_for(engine, "before_cursor_execute")
+    def note(_c: Connection, _cursor: Any, statement: str, *_: Any) -> None:
+        seen.append(statement)
+
+    store(engine, redis, settings, [make_event(settings, NOW) for _ in range(10)])
+    few = len(seen)
+    store(engine, redis, settings, [make_event(settings, NOW) for _ in range(2_000)])
+    assert len(seen) - few == few
+
+
+def _killed(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_ids_of_different_days_are_different_events(engine: Engine, redis: Redis, settings: Settings) -> None:
+    same = UUID(int=7)
+    store(
+        engine,
+        redis,
+        settings,
+        [make_event(settings, NOW, id=same), make_event(settings, NOW - timedelta(days=1), id=same)],
+    )
+    assert count(engine) == 2
