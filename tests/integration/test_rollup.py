@@ -1,0 +1,262 @@
+"""Rollups replace: twice, late, in parallel and beside a writer give the same rows."""
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import pytest
+from freezegun import freeze_time
+from redis import Redis
+from sqlalchemy import Engine, event, text
+
+from footfall import entities, rollup, stats, writer
+from footfall.database import read_snapshot
+from footfall.definitions import FIGURES
+from footfall.settings import Settings
+from tests.factory import make_event, store
+
+NOW = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)
+TODAY = date(2026, 3, 10)
+DAY = date(2026, 3, 9)
+AT = datetime(2026, 3, 9, 15, 0, tzinfo=UTC)
+
+
+@pytest.fixture(autouse=True)
+def frozen() -> Iterator[None]:
+    with freeze_time(NOW):
+        yield
+
+
+def daily_rows(engine: Engine) -> dict[tuple[str, str], dict[str, Any]]:
+    """{(external id, day): figures}"""
+    query = text(
+        "SELECT e.external_id, s.* FROM daily_stats s JOIN entities e ON e.id = s.entity_id ORDER BY 1, day"
+    )
+    with engine.connect() as connection:
+        return {
+            (row.external_id, str(row.day)): {name: getattr(row, name) for name in FIGURES}
+            for row in connection.execute(query)
+        }
+
+
+def traffic(settings: Settings) -> list[Any]:
+    """A day with every kind of event: 2 pages and a book."""
+    one = {"external_id": "/one", "country": "DE", "referrer_domain": "example.org", "visitor": 11}
+    return [
+        make_event(settings, AT, **one),
+        make_event(settings, AT, **one | {"view_type": "listing"}),
+        make_event(settings, AT, **one | {"visitor": 12, "device": "mobile", "authenticated": True}),
+        make_event(settings, AT, **one | {"visitor": None, "country": None, "referrer_domain": None}),
+        make_event(settings, AT, external_id="/one", outcome="bot", visitor=None),
+        make_event(settings, AT, external_id="/two", visitor=11, view_source="widget"),
+        make_event(settings, AT, external_id="/two", visitor=13, outcome="repeat"),
+        make_event(settings, AT, external_id="/two", visitor=14, outcome="own"),
+        make_event(settings, AT, entity_type="book", external_id="b1", visitor=99, country="FR"),
+    ]
+
+
+def test_a_day_is_counted_by_the_definitions(engine: Engine, redis: Redis, settings: Settings) -> None:
+    store(engine, redis, settings, traffic(settings))
+    result = rollup.roll_up(engine, DAY, NOW)
+    assert result is not None
+    assert result.rows == 4
+    rows = daily_rows(engine)
+    assert set(rows) == {(name, "2026-03-09") for name in ("/one", "/two", "b1", "site")}
+    assert rows["/one", "2026-03-09"] == {
+        "views": 4,
+        "unique_viewers": 2,
+        "views_authenticated": 1,
+        "unique_viewers_authenticated": 1,
+        "bots": 1,
+        "own_views": 0,
+        "repeats": 0,
+        "views_by_country": {"DE": 3, "ZZ": 1},
+        "views_by_device": {"desktop": 3, "mobile": 1},
+        "views_by_type": {"intentional": 3, "listing": 1},
+        "views_by_source": {"web": 4},
+        "views_by_referrer": {"example.org": 3},
+        "views_by_country_authenticated": {"DE": 1},
+        "views_by_device_authenticated": {"mobile": 1},
+        "views_by_type_authenticated": {"intentional": 1},
+        "views_by_source_authenticated": {"web": 1},
+        "views_by_referrer_authenticated": {"example.org": 1},
+    }
+    site = rows["site", "2026-03-09"]
+    assert (site["views"], site["unique_viewers"]) == (5, 2), "pages only, visitors never added up"
+    assert site["views_by_country"] == {"DE": 3, "ZZ": 2}
+    assert (site["bots"], site["own_views"], site["repeats"]) == (1, 1, 1)
+    assert rows["/two", "2026-03-09"]["views"] == 1
+
+
+def test_an_entity_with_only_uncounted_events_has_a_row_that_says_so(
+    engine: Engine, redis: Redis, settings: Settings
+) -> None:
+    store(engine, redis, settings, [make_event(settings, AT, outcome="bot", visitor=None)])
+    rollup.roll_up(engine, DAY, NOW)
+    row = daily_rows(engine)["/", "2026-03-09"]
+    assert (row["views"], row["bots"], row["views_by_device"]) == (0, 1, {})
+
+
+def test_rolling_up_twice_changes_nothing(engine: Engine, redis: Redis, settings: Settings) -> None:
+    store(engine, redis, settings, traffic(settings))
+    rollup.roll_up(engine, DAY, NOW)
+    once = daily_rows(engine)
+    rollup.roll_up(engine, DAY, NOW + timedelta(days=3))
+    assert daily_rows(engine) == once
+
+
+def test_rolling_up_late_changes_nothing(engine: Engine, redis: Redis, settings: Settings) -> None:
+    store(engine, redis, settings, traffic(settings))
+    rollup.roll_up_closed_days(engine, TODAY, NOW)
+    in_time = daily_rows(engine)
+    with engine.begin() as connection:
+        connection.execute(text("TRUNCATE daily_stats, rollup_days"))
+    late = rollup.roll_up_closed_days(engine, TODAY + timedelta(days=7), NOW + timedelta(days=7))
+    assert [result.day for result in late] == [DAY]
+    assert daily_rows(engine) == in_time
+
+
+def test_rollups_at_the_same_time_change_nothing(engine: Engine, redis: Redis, settings: Settings) -> None:
+    store(engine, redis, settings, traffic(settings))
+    rollup.roll_up(engine, DAY, NOW)
+    alone = daily_rows(engine)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: rollup.roll_up(engine, DAY, NOW), range(24)))
+    assert daily_rows(engine) == alone
+
+
+def test_a_second_rollup_of_a_day_is_skipped_while_the_first_runs(
+    engine: Engine, redis: Redis, settings: Settings
+) -> None:
+    store(engine, redis, settings, traffic(settings))
+    with _rollup_held_up(engine) as held:
+        assert rollup.roll_up(engine, DAY, NOW) is None
+        held.release()
+    assert rollup.roll_up(engine, DAY, NOW) is not None, "the lock is free again"
+
+
+def test_an_event_committed_during_the_rollup_is_in_the_row_after_the_next_tick(
+    engine: Engine, redis: Redis, settings: Settings
+) -> None:
+    store(engine, redis, settings, traffic(settings))
+    late = make_event(settings, AT, external_id="/one", visitor=77)
+    with _rollup_held_up(engine) as held:
+        store(engine, redis, settings, [late])
+        held.release()
+    assert daily_rows(engine)["/one", "2026-03-09"]["views"] == 4, "computed from the snapshot before it"
+    assert _seen_by_a_reader(engine, "/one") == 5, "and no reader is told so"
+    rollup.roll_up_closed_days(engine, TODAY, NOW)
+    assert daily_rows(engine)["/one", "2026-03-09"]["views"] == 5
+    with engine.connect() as connection:
+        assert rollup.days_to_roll(connection, TODAY) == []
+
+
+def test_an_event_not_yet_committed_when_the_rollup_ends_leaves_the_day_unclean(
+    engine: Engine, redis: Redis, settings: Settings
+) -> None:
+    store(engine, redis, settings, traffic(settings))
+    late = writer.Incoming(99, 0, make_event(settings, AT, external_id="/one"), b"")
+    with engine.begin() as connection:
+        writer.write_batch(connection, [late], NOW, settings)
+        rollup.roll_up(engine, DAY, NOW)
+    with engine.connect() as connection:
+        assert rollup.days_to_roll(connection, TODAY) == [DAY]
+    assert _seen_by_a_reader(engine, "/one") == 5
+
+
+def test_readers_see_no_dip_while_days_are_written_and_rolled_up(
+    engine: Engine, redis: Redis, settings: Settings
+) -> None:
+    """The number that a reader sees only grows, through every write, rollup and seam between the two."""
+    store(engine, redis, settings, [make_event(settings, AT)])
+    done = threading.Event()
+
+    def read() -> list[int]:
+        seen = []
+        while not done.is_set():
+            seen.append(_seen_by_a_reader(engine, "/"))
+        return seen
+
+    def roll() -> None:
+        while not done.is_set():
+            rollup.roll_up_closed_days(engine, TODAY, NOW)
+
+    with ThreadPoolExecutor(3) as pool:
+        readers, roller = [pool.submit(read), pool.submit(read)], pool.submit(roll)
+        for _ in range(60):
+            store(engine, redis, settings, [make_event(settings, AT), make_event(settings, NOW)])
+        done.set()
+        roller.result()
+        seen = [reader.result() for reader in readers]
+    rollup.roll_up_closed_days(engine, TODAY, NOW)
+    assert _seen_by_a_reader(engine, "/") == 121
+    for numbers in seen:
+        assert len(set(numbers)) > 10, "the reader saw too little to prove anything"
+        assert numbers == sorted(numbers)
+
+
+def test_today_is_never_rolled_up_by_the_tick(engine: Engine, redis: Redis, settings: Settings) -> None:
+    store(engine, redis, settings, [make_event(settings, NOW), make_event(settings, AT)])
+    assert [result.day for result in rollup.roll_up_closed_days(engine, TODAY, NOW)] == [DAY]
+
+
+def test_a_day_that_was_never_opened_has_nothing_to_roll_up(engine: Engine) -> None:
+    assert rollup.roll_up(engine, DAY, NOW) is None
+
+
+def test_a_failed_rollup_leaves_the_old_rows_and_frees_the_lock(
+    engine: Engine, redis: Redis, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store(engine, redis, settings, traffic(settings))
+    rollup.roll_up(engine, DAY, NOW)
+    before = daily_rows(engine)
+    with monkeypatch.context() as patch:
+        patch.setattr(rollup, "_insert_figures", _failing)
+        with pytest.raises(RuntimeError):
+            rollup.roll_up(engine, DAY, NOW)
+    assert daily_rows(engine) == before
+    assert rollup.roll_up(engine, DAY, NOW) is not None
+
+
+def _failing(*_: Any) -> int:
+    raise RuntimeError
+
+
+def _seen_by_a_reader(engine: Engine, path: str) -> int:
+    with read_snapshot(engine) as connection:
+        page = entities.find(connection, "page", path)
+        assert page is not None
+        views: int = stats.entity_stats(connection, page, TODAY, 7, NOW)["total_views"]
+        return views
+
+
+class _rollup_held_up:  # noqa: N801 - reads as a statement
+    """A rollup of DAY in another thread, stopped after its snapshot was taken until `release` is called."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._inside = threading.Event()
+        self._go_on = threading.Event()
+        self._pool = ThreadPoolExecutor(1)
+
+    def __enter__(self) -> "_rollup_held_up":
+        event.listen(self._engine, "before_cursor_execute", self._hold)
+        self._future = self._pool.submit(rollup.roll_up, self._engine, DAY, NOW)
+        assert self._inside.wait(20)
+        return self
+
+    def release(self) -> None:
+        self._go_on.set()
+        self._future.result()
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+        event.remove(self._engine, "before_cursor_execute", self._hold)
+        self._pool.shutdown()
+
+    def _hold(self, _connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if statement.startswith("DELETE FROM daily_stats"):
+            self._inside.set()
+            assert self._go_on.wait(20)
