@@ -20,7 +20,7 @@ DEVICES: frozenset[str] = frozenset(get_args(Device))
 
 
 class Unreadable(FootfallError):
-    """An envelope that this code cannot read; it goes to the dead letters with this text as reason."""
+    """What this code cannot read; it goes to the dead letters with this text as the reason."""
 
     code = "unreadable"
 
@@ -78,7 +78,7 @@ def decode(payload: bytes) -> list[ViewEvent | Unreadable]:
     """
     try:
         version, rows = json.loads(payload)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise Unreadable(f"not an envelope: {error}") from error
     if version != ENVELOPE_VERSION:
         raise Unreadable(f"envelope version {version!r}; this code reads {ENVELOPE_VERSION}")
@@ -91,7 +91,7 @@ def _decode_rows(rows: Iterable[Any]) -> Iterable[ViewEvent | Unreadable]:
     for row in rows:
         try:
             yield _decode_row(row)
-        except (ValueError, TypeError, OverflowError) as error:
+        except (ValueError, TypeError, AttributeError, OverflowError) as error:
             yield Unreadable(f"not an event: {error}")
 
 

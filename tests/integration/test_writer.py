@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError, ProgrammingError
 
 from footfall import stream, writer
 from footfall.errors import Unavailable
-from footfall.event import ViewEvent
+from footfall.event import ViewEvent, encode
 from footfall.settings import Settings
 from tests.factory import make_event, make_settings, store
 
@@ -164,7 +164,7 @@ def test_data_that_postgresql_cannot_take_is_parked(
 ) -> None:
     bad = make_event(settings, NOW, **change)
     if "country" in change:  # what json.dumps would not have let through to the queue
-        payload = stream.encode([make_event(settings, NOW, country="XX")]).replace(b'"XX"', b'"\\ud800"')
+        payload = encode([make_event(settings, NOW, country="XX")]).replace(b'"XX"', b'"\\ud800"')
         redis.xadd(stream.STREAM_KEY, {stream.FIELD: payload})
     else:
         stream.put(redis, [bad])
@@ -329,7 +329,7 @@ def test_the_queue_refuses_when_it_is_full(redis: Redis, settings: Settings) -> 
 
 
 def test_the_queue_refuses_before_redis_memory_is_full(redis: Redis) -> None:
-    before = redis.config_get("maxmemory")["maxmemory"]
+    before = str(redis.config_get("maxmemory")["maxmemory"])
     try:
         redis.config_set("maxmemory", int(redis.info("memory")["used_memory"] * 1.2))
         with pytest.raises(Unavailable, match="memory"):

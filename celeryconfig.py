@@ -1,0 +1,35 @@
+"""Celery, as data: the broker, what is acknowledged when, and who runs when."""
+
+import os
+
+from celery.schedules import crontab
+
+from footfall.settings import celery_broker_url
+
+broker_url = celery_broker_url(os.environ.get("REDIS_URL", ""))
+broker_connection_retry_on_startup = True
+broker_transport_options = {"global_keyprefix": "footfall-celery:"}
+
+# A tick carries nothing: the next tick is the retry, so nothing is redelivered and no result is kept
+task_ignore_result = True
+task_acks_late = False
+task_default_queue = "upkeep"
+task_routes = {"footfall.write_events": {"queue": "write"}}
+worker_prefetch_multiplier = 1
+worker_send_task_events = False
+worker_hijack_root_logger = False
+worker_enable_remote_control = False
+
+timezone = os.environ.get("FOOTFALL_TIME_ZONE") or "UTC"  # what "nightly" means
+enable_utc = True
+
+# Who runs when. Ticks that nobody took in a minute are dropped; shorter, and two clocks that differ by
+# some seconds would drop every one of them.
+TICK = {"expires": 60}
+beat_schedule = {
+    "write-events": {"task": "footfall.write_events", "schedule": 1.0, "options": TICK},
+    "prepare-days": {"task": "footfall.prepare_days", "schedule": 600.0, "options": TICK},
+    "roll-up-nightly": {"task": "footfall.roll_up", "schedule": crontab(hour="0", minute="10")},
+    "roll-up-late-days": {"task": "footfall.roll_up", "schedule": 300.0, "options": TICK},
+    "drop-expired": {"task": "footfall.drop_expired", "schedule": crontab(hour="0,6", minute="40")},
+}

@@ -1,0 +1,92 @@
+"""Whether views can be taken and written now, and if not, what to do about it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from redis import Redis
+from redis.exceptions import RedisError
+from sqlalchemy import Engine, func, select, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from footfall import rollup, schema_check, stream
+from footfall.clock import site_day
+from footfall.schema import RollupDay
+from footfall.settings import Settings
+
+# A tick a second writes what came; after a minute nobody is writing
+OLDEST_ENTRY_SECONDS = 60.0
+
+Check = dict[str, Any]  # "ok", and what there is to say
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """Every check by name; ready when all of those are `ok` that taking and writing views depends on."""
+
+    ready: bool
+    checks: dict[str, Check]
+
+
+def check(engine: Engine, redis: Redis, settings: Settings, now: datetime) -> Readiness:
+    """Look at the database, its schema, Redis, the queue and the rollup. Never raises for a store away."""
+    checks = {
+        "database": _guarded(lambda: _database(engine)),
+        "redis": _guarded(lambda: _redis(redis)),
+        "schema": _guarded(lambda: _schema(engine)),
+        "queue": _guarded(lambda: _queue(redis, now)),
+        "rollup": _guarded(lambda: _rollup(engine, settings, now)),
+    }
+    # a late rollup costs readers nothing: unclean days are read from the raw events
+    needed = ("database", "redis", "schema", "queue")
+    return Readiness(ready=all(checks[name]["ok"] for name in needed), checks=checks)
+
+
+def _guarded(look: Callable[[], Check]) -> Check:
+    try:
+        return look()
+    except SQLAlchemyError:
+        return {"ok": False, "problem": "the database does not answer; check DATABASE_URL"}
+    except RedisError:
+        return {"ok": False, "problem": "Redis does not answer; check REDIS_URL"}
+
+
+def _database(engine: Engine) -> Check:
+    with engine.connect() as connection:
+        connection.execute(text("SELECT 1"))
+    return {"ok": True}
+
+
+def _redis(redis: Redis) -> Check:
+    redis.ping()
+    return {"ok": True}
+
+
+def _schema(engine: Engine) -> Check:
+    with engine.connect() as connection:
+        found = schema_check.problems(connection)
+    return {"ok": not found, "revision": schema_check.code_revision(), "problems": found}
+
+
+def _queue(redis: Redis, now: datetime) -> Check:
+    backlog = stream.backlog(redis, now)
+    found: Check = {
+        "ok": backlog.oldest_seconds < OLDEST_ENTRY_SECONDS,
+        "entries": backlog.entries,
+        "oldest_seconds": round(backlog.oldest_seconds, 3),
+    }
+    if not found["ok"]:
+        found["problem"] = "views are taken but not written; look at the write worker's log"
+    return found
+
+
+def _rollup(engine: Engine, settings: Settings, now: datetime) -> Check:
+    with engine.connect() as connection:
+        waiting = rollup.days_to_roll(connection, site_day(now, settings.time_zone))
+        last = connection.scalar(select(func.max(RollupDay.rolled_up_at)))
+    return {
+        "ok": not waiting,
+        "last": last.isoformat() if last else None,
+        "waiting_days": [day.isoformat() for day in waiting],
+    }

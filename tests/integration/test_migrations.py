@@ -1,0 +1,117 @@
+"""The migrations go up, down and up again, and give what the models say."""
+
+import io
+from collections.abc import Iterator
+from contextlib import redirect_stdout
+from datetime import date
+
+import pytest
+from alembic import command
+from alembic.util.exc import CommandError
+from sqlalchemy import create_engine, text
+
+from footfall import days, schema_check
+from footfall.database import alembic_config, keep_time_zone, migrate
+from footfall.errors import SettingsError
+from footfall.schema import Base
+from tests.factory import make_settings
+
+
+@pytest.fixture
+def empty_url(postgres_url: str) -> Iterator[str]:
+    """A database of its own, without tables."""
+    name = "migrations"
+    server = create_engine(
+        make_settings(DATABASE_URL=postgres_url).database_url, isolation_level="AUTOCOMMIT"
+    )
+    with server.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+        yield str(server.url.set(database=name).render_as_string(hide_password=False))
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    server.dispose()
+
+
+def tables(url: str) -> set[str]:
+    engine = create_engine(url)
+    with engine.connect() as connection:
+        found = connection.scalars(
+            text(
+                "SELECT relname FROM pg_class"
+                " WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')"
+            )
+        ).all()
+    engine.dispose()
+    return set(found) - {"alembic_version"}
+
+
+def test_up_down_up_and_check(empty_url: str) -> None:
+    config = alembic_config(empty_url)
+    command.upgrade(config, "head")
+    assert tables(empty_url) == set(Base.metadata.tables)
+    command.check(config)
+    command.downgrade(config, "base")
+    assert tables(empty_url) == set()
+    command.upgrade(config, "head")
+    command.check(config)
+
+
+def test_the_check_ignores_partitions_and_sees_a_missing_column(empty_url: str) -> None:
+    config = alembic_config(empty_url)
+    command.upgrade(config, "head")
+    engine = create_engine(empty_url)
+    with engine.begin() as connection:
+        days.open_days(connection, [date(2026, 3, 10)])
+    command.check(config)
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE view_events DROP COLUMN country"))
+    engine.dispose()
+    with pytest.raises(CommandError, match="country"):
+        command.check(config)
+
+
+def test_a_dba_can_read_the_sql() -> None:
+    out = io.StringIO()
+    config = alembic_config("postgresql://")
+    config.output_buffer = out
+    with redirect_stdout(out):
+        command.upgrade(config, "head", sql=True)
+    assert "CREATE TABLE view_events" in out.getvalue()
+    assert "PARTITION BY RANGE (day)" in out.getvalue()
+
+
+def test_the_sites_time_zone_is_kept(empty_url: str) -> None:
+    settings = make_settings(DATABASE_URL=empty_url, FOOTFALL_TIME_ZONE="Europe/Berlin")
+    migrate(empty_url, settings)
+    migrate(empty_url, settings)
+    engine = create_engine(empty_url)
+    with engine.begin() as connection, pytest.raises(SettingsError, match="FOOTFALL_TIME_ZONE=Europe/Berlin"):
+        keep_time_zone(connection, "UTC")
+    engine.dispose()
+
+
+def test_a_drifted_schema_is_named_with_the_command_that_mends_it(empty_url: str) -> None:
+    engine = create_engine(empty_url)
+    with engine.begin() as connection:
+        assert schema_check.problems(connection) == ["the database is empty; run: footfall migrate"]
+    migrate(empty_url, make_settings(DATABASE_URL=empty_url))
+    with engine.begin() as connection:
+        assert schema_check.problems(connection) == []
+        connection.execute(text("UPDATE alembic_version SET version_num = 'older'"))
+        assert "footfall migrate" in schema_check.problems(connection)[0]
+        connection.execute(
+            text("UPDATE alembic_version SET version_num = :now"), {"now": schema_check.code_revision()}
+        )
+        connection.execute(text("ALTER TABLE view_events DROP CONSTRAINT view_events_day_id_unique"))
+        (problem,) = schema_check.problems(connection)
+        connection.execute(text(problem.partition("run: ")[2]))
+        assert schema_check.problems(connection) == []
+        connection.execute(
+            text("ALTER TABLE entities DROP CONSTRAINT entities_entity_type_external_id_unique")
+        )
+        connection.execute(
+            text(
+                "CREATE UNIQUE INDEX partial ON entities (entity_type, external_id) WHERE deleted_at IS NULL"
+            )
+        )
+        assert len(schema_check.problems(connection)) == 1, "a partial index serves no ON CONFLICT of ours"
+    engine.dispose()

@@ -1,0 +1,69 @@
+"""The tasks: a clock, the connections, a plain function. What they do stands in `footfall`."""
+
+import os
+from functools import cache
+from typing import Any, NamedTuple
+
+from celery import Task
+from celery.worker import state
+from redis import Redis
+from sqlalchemy import Engine
+
+from footfall import retention, rollup, stream, writer
+from footfall.clock import site_day, utc_now
+from footfall.database import make_engine
+from footfall.settings import Settings
+from worker.celery import app
+
+
+class Stores(NamedTuple):
+    """What every task needs; made at the first task of a process, never before a fork."""
+
+    settings: Settings
+    engine: Engine
+    redis: Redis
+
+
+@cache
+def stores() -> Stores:
+    """The process' settings and lazily connecting clients."""
+    settings = Settings.from_mapping(os.environ)
+    return Stores(settings, make_engine(settings), stream.connect(settings))
+
+
+def is_stopping() -> bool:
+    """Whether this worker was told to stop; a long drain looks at it between batches."""
+    # an exit status when it was told to, 0 among them
+    flags: list[Any] = [state.should_stop, state.should_terminate]
+    return any(flag is not None and flag is not False for flag in flags)
+
+
+@app.task(name="footfall.write_events", bind=True)
+def write_events(self: Task[[], None]) -> None:
+    """Every second: write what is queued. The worker's name is its place in the consumer group, so that a
+    restarted worker goes on with its own unfinished entries at once.
+    """
+    settings, engine, redis = stores()
+    writer.drain(engine, redis, settings, self.request.hostname or "writer", is_stopping)
+
+
+@app.task(name="footfall.prepare_days")
+def prepare_days() -> None:
+    """Make partitions and salts ahead."""
+    settings, engine, _ = stores()
+    retention.prepare_days(engine, settings, utc_now())
+
+
+@app.task(name="footfall.roll_up")
+def roll_up() -> None:
+    """Roll up the closed days that are not clean."""
+    settings, engine, _ = stores()
+    now = utc_now()
+    rollup.roll_up_closed_days(engine, site_day(now, settings.time_zone), now)
+
+
+@app.task(name="footfall.drop_expired")
+def drop_expired() -> None:
+    """Let go of what is past its retention."""
+    settings, engine, redis = stores()
+    retention.drop_expired(engine, redis, settings, utc_now())
