@@ -1,4 +1,4 @@
-"""Letting go: raw events after their days, daily rows after theirs, salts as soon as they may."""
+"""Days come and go: prepared ahead, raw events and daily rows dropped after their time, salts at once."""
 
 import logging
 from datetime import date, datetime, timedelta
@@ -20,13 +20,17 @@ OLDEST_ENTRY = timedelta(days=1)
 DAYS_AHEAD = 2
 
 
-def prepare_days(engine: Engine, settings: Settings, now: datetime) -> None:
-    """Make today's and the next days' partitions and salts ahead. May be called at any time, any often."""
+def turn_days(engine: Engine, settings: Settings, now: datetime) -> None:
+    """Make the next days' partitions and salts ahead, and delete the salts past their time.
+
+    May be called at any time, any often; often enough, no salt outlives its 48 hours by much.
+    """
     today = site_day(now, settings.time_zone)
     with engine.begin() as connection:
         days.open_days(connection, [today + timedelta(days=n) for n in range(DAYS_AHEAD + 1)])
     with engine.begin() as connection:
         salts.make_ahead(connection, today, now)
+        salts.delete_expired(connection, now, settings.time_zone)
 
 
 def drop_expired(engine: Engine, redis: Redis, settings: Settings, now: datetime) -> list[date]:
@@ -46,7 +50,6 @@ def drop_expired(engine: Engine, redis: Redis, settings: Settings, now: datetime
     first_kept = today - timedelta(days=settings.daily_retention_days)
     with engine.begin() as connection:
         _drop_daily_rows(connection, first_kept)
-        salts.delete_expired(connection, now, settings.time_zone)
     stream.drop_tallies_before(redis, first_kept)
     stream.forget_idle_consumers(redis)
     return sealed

@@ -47,11 +47,11 @@ def write_events(self: Task[[], None]) -> None:
     writer.drain(engine, redis, settings, self.request.hostname or "writer", is_stopping)
 
 
-@app.task(name="footfall.prepare_days")
-def prepare_days() -> None:
-    """Make partitions and salts ahead."""
+@app.task(name="footfall.turn_days")
+def turn_days() -> None:
+    """Make partitions and salts ahead, delete the salts past their time."""
     settings, engine, _ = stores()
-    retention.prepare_days(engine, settings, utc_now())
+    retention.turn_days(engine, settings, utc_now())
 
 
 @app.task(name="footfall.roll_up")

@@ -185,8 +185,8 @@ def test_the_newest_sealed_day_is_remembered_for_ever(
 
 
 def test_preparing_makes_the_next_days_and_may_be_repeated(engine: Engine, settings: Settings) -> None:
-    retention.prepare_days(engine, settings, NOW)
-    retention.prepare_days(engine, settings, NOW)
+    retention.turn_days(engine, settings, NOW)
+    retention.turn_days(engine, settings, NOW)
     assert partitions(engine) == {f"view_events_2026_03_{day}" for day in (10, 11, 12)}
     with engine.connect() as connection:
         assert date(2026, 3, 11) in set(connection.scalars(text("SELECT day FROM salts")))
@@ -235,7 +235,7 @@ def test_a_week_of_nights_loses_and_doubles_nothing(engine: Engine, redis: Redis
     for number in range(40):
         now = NOW + timedelta(days=number, hours=1)
         with freeze_time(now):
-            retention.prepare_days(engine, settings, now)
+            retention.turn_days(engine, settings, now)
             for late in (0, 1, 5, 6):
                 moment = now - timedelta(days=late)
                 expected[str(moment.date())] = expected.get(str(moment.date()), 0) + 2
