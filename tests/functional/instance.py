@@ -1,0 +1,159 @@
+"""A running `footfall up` as the tests use it: real processes, real HTTP."""
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from sqlalchemy import Engine, create_engine
+
+START_SECONDS = 90.0
+STOP_SECONDS = 90.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer, read to its end."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Instance:
+    """One supervisor and its parts in `data_dir`; `start` may be called again after `stop`."""
+
+    def __init__(self, data_dir: Path, environment: Mapping[str, str] | None = None) -> None:
+        self.data_dir = data_dir
+        own = {name: value for name, value in os.environ.items() if not name.startswith("FOOTFALL_")}
+        for name in ("DATABASE_URL", "REDIS_URL"):
+            own.pop(name, None)
+        self.environment = {**own, **(environment or {})}
+        self.process: subprocess.Popen[str] | None = None
+
+    def command(self, *words: str) -> list[str]:
+        """A command line of footfall for this instance."""
+        name, *rest = words
+        return [sys.executable, "-m", "footfall", name, "--data-dir", str(self.data_dir), *rest]
+
+    def start(self) -> "Instance":
+        """Start it and wait until it is ready; fails with its output when it is not."""
+        process = subprocess.Popen(
+            self.command("up", "--port", "0"),
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self.process = process
+        try:
+            wait_until(lambda: self._is_ready(process), "the instance to be ready", START_SECONDS)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> tuple[int, str]:
+        """Ask it to end; its exit code and what it printed."""
+        if self.process is None:
+            return 0, ""
+        process, self.process = self.process, None
+        process.send_signal(number)
+        try:
+            output, _ = process.communicate(timeout=STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            raise
+        return process.returncode, output
+
+    @contextmanager
+    def running(self) -> Iterator["Instance"]:
+        """Started, and stopped at the end of the block."""
+        try:
+            yield self.start()
+        finally:
+            self.stop()
+
+    @property
+    def run(self) -> dict[str, dict[str, Any]]:
+        """run.json as it is now."""
+        content: dict[str, dict[str, Any]] = json.loads((self.data_dir / "run.json").read_text())
+        return content
+
+    @property
+    def url(self) -> str:
+        return str(self.run["api"]["url"])
+
+    @property
+    def api_key(self) -> str:
+        return str(json.loads((self.data_dir / "secrets.json").read_text())["api_key"])
+
+    def cli(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run a command of footfall on this instance."""
+        return subprocess.run(
+            self.command(*words),
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    def post(self, path: str, body: Any, headers: Mapping[str, str] | None = None) -> Reply:
+        return self._request("POST", path, json.dumps(body).encode(), headers)
+
+    def get(self, path: str, headers: Mapping[str, str] | None = None) -> Reply:
+        return self._request("GET", path, None, headers)
+
+    def engine(self) -> Engine:
+        """The instance's database; the caller disposes of it."""
+        return create_engine(self.run["postgres"]["url"].replace("postgresql:", "postgresql+psycopg2:", 1))
+
+    def _request(
+        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str] | None
+    ) -> Reply:
+        address = urlsplit(self.url)
+        connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=30)
+        try:
+            sent = {"Content-Type": "application/json"} if body is not None else {}
+            connection.request(method, path, body, {**sent, **(headers or {})})
+            answer = connection.getresponse()
+            return Reply(answer.status, dict(answer.getheaders()), answer.read())
+        finally:
+            connection.close()
+
+    def _is_ready(self, process: subprocess.Popen[str]) -> bool:
+        if process.poll() is not None:
+            output, _ = process.communicate()
+            self.process = None
+            raise AssertionError(f"it ended with {process.returncode}:\n{output}")
+        try:
+            # a killed predecessor leaves its run.json behind until this one has the folder
+            is_its = (self.data_dir / "lock").read_text().strip() == str(process.pid)
+            return is_its and "api" in self.run
+        except FileNotFoundError:
+            return False
+
+
+def wait_until(condition: Callable[[], object], what: str, seconds: float = 30.0) -> None:
+    """Poll until `condition` holds; fails naming `what` was waited for."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {seconds:.0f} s for {what}"
+        time.sleep(0.05)
