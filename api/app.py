@@ -1,0 +1,58 @@
+"""The WSGI application: `granian --interface wsgi --factory api.app:create_app`."""
+
+import os
+
+from flask import Flask, Response
+from flask.json.provider import DefaultJSONProvider
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+from api import cors, errors, operating, parts, reading, tracking
+from footfall import logs
+from footfall.settings import Settings
+
+
+class CompactJSON(DefaultJSONProvider):
+    """Answers without blanks, in the order in which they were made."""
+
+    compact = True
+    sort_keys = False
+
+
+class JSONResponse(Response):
+    """Answers are JSON unless they say otherwise; Flask's own default is HTML, also for empty ones."""
+
+    default_mimetype = "application/json"
+
+
+def create_app(settings: Settings | None = None) -> Flask:
+    """The application for `settings`, or for the environment's, with logging configured, when None.
+
+    Opens no connection. Raises `SettingsError`.
+    """
+    if settings is None:
+        logs.configure()
+        settings = Settings.from_mapping(os.environ)
+    app = Flask("api", static_folder=None)
+    app.json = CompactJSON(app)
+    app.response_class = JSONResponse
+    app.url_map.merge_slashes = False  # it would answer with a redirect, in HTML
+    parts.install(app, settings)
+    errors.install(app)
+    cors.install(app, settings.cors_origins)
+    for module in (tracking, reading, operating):
+        app.register_blueprint(module.blueprint, url_prefix="/api")
+    _trust_proxies(app, settings.trusted_proxies)
+    return app
+
+
+def _trust_proxies(app: Flask, hops: int) -> None:
+    """Take the client's address from the `hops`-th entry from the right of X-Forwarded-For.
+
+    What stands left of it was sent by the client and may be made up. With fewer entries than proxies the
+    request came another way, and its own address counts.
+    """
+    if hops:
+        # Flask's documented way of wrapping, which keeps `app` itself for the test client
+        app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
+            app.wsgi_app, x_for=hops, x_proto=0, x_host=0, x_port=0, x_prefix=0
+        )

@@ -1,0 +1,40 @@
+"""Who sent the request, and who views: the request's headers in the words of `footfall`."""
+
+from datetime import datetime
+
+from flask import request
+
+from api.parts import parts
+from footfall import access, referrers, visitors
+from footfall.intake import Viewer
+
+NO_TRACE = (("Sec-GPC", "1"), ("DNT", "1"))
+
+
+def caller(now: datetime) -> access.Caller | None:
+    """Who sent the request; None is anonymous. Raises `NotAuthenticated` for bad credentials."""
+    return access.authenticate(request.headers.get("Authorization"), parts().settings, now)
+
+
+def viewer(sender: access.Caller | None) -> Viewer:
+    """Who views, when a browser tells of its own view."""
+    address = visitors.normalise_address(request.remote_addr or "")
+    return Viewer(
+        address=address,
+        user_agent=request.headers.get("User-Agent", ""),
+        user_id=sender.viewer_id if sender else None,
+        country=parts().countries.of_request(_country_header(), address),
+        keep_no_visitor=any(request.headers.get(name) == value for name, value in NO_TRACE),
+        own_domains=_own_domains(),
+    )
+
+
+def _country_header() -> str | None:
+    name = parts().settings.country_header
+    return request.headers.get(name) if name else None
+
+
+def _own_domains() -> frozenset[str]:
+    """The site as the browser calls it: the page's origin, and the host that serves this request."""
+    urls = (request.headers.get("Origin", ""), f"http://{request.headers.get('Host', '')}")
+    return frozenset(host for url in urls if (host := referrers.host_of(url)))

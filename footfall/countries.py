@@ -1,0 +1,108 @@
+"""The viewer's country: from a header that a trusted CDN sets, else from a MaxMind-format file.
+
+A site without either has no country dimension. That is allowed and never silent: readiness shows
+what `describe()` says.
+"""
+
+import logging
+import re
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import maxminddb
+
+log = logging.getLogger(__name__)
+CODE = re.compile(r"[A-Z]{2}")
+# Cloudflare's "unknown" and "Tor", Google's "unknown": no countries
+NO_COUNTRY = frozenset({"XX", "T1", "ZZ"})
+
+
+def code(text: str) -> str | None:
+    """An ISO 3166-1 alpha-2 code in capitals, or None for anything else."""
+    stripped = text.strip().upper()
+    return stripped if CODE.fullmatch(stripped) and stripped not in NO_COUNTRY else None
+
+
+class CountrySource:
+    """Where countries come from in this process. The file is opened at its first use."""
+
+    def __init__(self, header: str | None, file: Path | None) -> None:
+        self.header = header
+        self._file = file
+        self._reader: maxminddb.Reader | None = None
+        self._problem: str | None = None
+        self._lock = Lock()
+        self._asked = 0
+        self._answered = 0
+
+    def of_request(self, header_value: str | None, address: str | None) -> str | None:
+        """The country of a request; `header_value` is the trusted header's."""
+        country = code(header_value) if header_value else None
+        if country is None and address is not None:
+            country = self.of_address(address)
+        self._tally(country)
+        return country
+
+    def of_address(self, address: str) -> str | None:
+        """The country of a normalised IP address by the file, or None."""
+        reader = self._open()
+        if reader is None:
+            return None
+        try:
+            return _code_in(reader.get(address))
+        except ValueError:  # an IPv6 address in a file for IPv4
+            return None
+        except maxminddb.InvalidDatabaseError as error:
+            self._report(f"the country file is corrupt: {type(error).__name__}")
+            return None
+
+    def describe(self) -> dict[str, object]:
+        """For readiness: the `source`, how many requests of this process got a country, and any
+        `problem`.
+        """
+        self._open()
+        source = "header" if self.header else "file" if self._file else "none"
+        found: dict[str, object] = {
+            "source": source,
+            "asked": self._asked,
+            "answered": self._answered,
+        }
+        if source == "none":
+            found["note"] = "set FOOTFALL_COUNTRY_HEADER or FOOTFALL_COUNTRY_FILE to know countries"
+        if self._problem is not None:
+            found["problem"] = self._problem
+        return found
+
+    def _tally(self, country: str | None) -> None:
+        # without a lock: two threads may lose a tick, and only "none of many" is news
+        self._asked += 1
+        self._answered += int(country is not None)
+
+    def _open(self) -> maxminddb.Reader | None:
+        if self._reader is None and self._file is not None:
+            with self._lock:
+                self._open_once(self._file)
+        return self._reader
+
+    def _open_once(self, file: Path) -> None:
+        if self._reader is not None or self._problem is not None:
+            return
+        try:
+            self._reader = maxminddb.open_database(file, maxminddb.MODE_AUTO)
+        except (OSError, maxminddb.InvalidDatabaseError) as error:
+            self._report(f"the country file cannot be opened: {type(error).__name__}")
+
+    def _report(self, problem: str) -> None:
+        if self._problem is None:
+            log.warning("no countries from the file", extra={"problem": problem})
+        self._problem = problem
+
+
+def _code_in(record: Any) -> str | None:
+    """The code in a record of MaxMind's layout, or of DB-IP's as ip-location-db publishes it."""
+    if not isinstance(record, dict):
+        return None
+    country = record.get("country")
+    found = country.get("iso_code") if isinstance(country, dict) else record.get("country_code")
+    return code(found) if isinstance(found, str) else None

@@ -1,0 +1,119 @@
+"""The checks of single values that come from outside. Every failure names its field."""
+
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from uuid import UUID
+
+from footfall.content_types import CONTENT_TYPES, ContentType
+from footfall.errors import Invalid
+
+MAX_PATH_BYTES = 2048  # a longer one does not fit an index
+MAX_URL_CHARACTERS = 16_384  # of a path with its query and fragment, before these are cut off
+MAX_ID_BYTES = 255
+MAX_MOMENT_CHARACTERS = 64
+# C0, DEL and C1 controls; halves of surrogate pairs, which have no UTF-8 and PostgreSQL cannot hold
+UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+UUID_TEXT = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+VIEW_TYPE = re.compile(r"[a-z0-9_]{1,40}")
+VIEW_SOURCES = frozenset({"web", "api", "widget", "player"})
+WHOLE_NUMBER = re.compile(r"[0-9]{1,6}")
+
+Body = Mapping[str, object]
+
+
+def optional_text(body: Body, field: str) -> str | None:
+    """The field's text; None when it is absent or null."""
+    value = body.get(field)
+    if value is not None and not isinstance(value, str):
+        raise Invalid(field, "must be a string")
+    return value
+
+
+def text(body: Body, field: str) -> str:
+    """The field's text, which has to be there."""
+    value = optional_text(body, field)
+    if value is None:
+        raise Invalid(field, "is required")
+    return value
+
+
+def path(value: str, field: str) -> str:
+    """A page's path: `value` without query and fragment, the rest as it came."""
+    if len(value) > MAX_URL_CHARACTERS:
+        raise Invalid(field, f"must be at most {MAX_URL_CHARACTERS} characters")
+    kept = re.split(r"[?#]", value, maxsplit=1)[0]
+    if not kept.startswith("/"):
+        raise Invalid(field, "must start with /")
+    _check_text(kept, field, MAX_PATH_BYTES)
+    return kept
+
+
+def identifier(value: str, field: str) -> str:
+    """The host site's id of something, as it came."""
+    if not value:
+        raise Invalid(field, "must not be empty")
+    _check_text(value, field, MAX_ID_BYTES)
+    return value
+
+
+def external_id(content_type: ContentType, value: str, field: str) -> str:
+    """The host site's name of an entity of that type."""
+    return path(value, field) if content_type.external_id_is_path else identifier(value, field)
+
+
+def content_type(value: str, field: str) -> ContentType:
+    """The content type of that name."""
+    found = CONTENT_TYPES.get(value)
+    if found is None:
+        raise Invalid(field, f"must be one of {', '.join(CONTENT_TYPES)}")
+    return found
+
+
+def view_type(value: str, field: str) -> str:
+    """The kind of view, in the host site's words."""
+    if not VIEW_TYPE.fullmatch(value):
+        raise Invalid(field, "must be 1 to 40 of a-z, 0-9 and _")
+    return value
+
+
+def view_source(value: str, field: str) -> str:
+    """What showed the thing."""
+    if value not in VIEW_SOURCES:
+        raise Invalid(field, f"must be one of {', '.join(sorted(VIEW_SOURCES))}")
+    return value
+
+
+def uuid(value: str, field: str) -> UUID:
+    """A UUID of any version in its usual spelling."""
+    if not UUID_TEXT.fullmatch(value):
+        raise Invalid(field, "must be a UUID")
+    return UUID(value)
+
+
+def moment(value: str, field: str) -> datetime:
+    """An ISO 8601 moment with its offset."""
+    problem = "must be an ISO 8601 date and time with an offset"
+    if len(value) > MAX_MOMENT_CHARACTERS:
+        raise Invalid(field, problem)
+    try:
+        parsed = datetime.fromisoformat(value)
+    except ValueError:
+        raise Invalid(field, problem) from None
+    if parsed.utcoffset() is None:
+        raise Invalid(field, problem)
+    return parsed
+
+
+def whole_number(value: str, field: str, least: int, most: int) -> int:
+    """A number from `least` to `most` in decimal digits."""
+    if not WHOLE_NUMBER.fullmatch(value) or not least <= int(value) <= most:
+        raise Invalid(field, f"must be a whole number from {least} to {most}")
+    return int(value)
+
+
+def _check_text(value: str, field: str, most_bytes: int) -> None:
+    if UNPRINTABLE.search(value):
+        raise Invalid(field, "must not contain control characters or lone surrogates")
+    if len(value.encode()) > most_bytes:
+        raise Invalid(field, f"must be at most {most_bytes} bytes")

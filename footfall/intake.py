@@ -1,0 +1,271 @@
+"""The first step of a view: what a request says becomes a `ViewEvent`, or `Invalid` says why not.
+
+Nothing here waits for a server, except for the day's salt when the process does not hold it. What
+names a person (address, user agent, user id) comes in with `Viewer` and does not get out.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime, timedelta
+from uuid import UUID
+
+from footfall import countries, fields, referrers, user_agents, visitors
+from footfall.clock import site_day
+from footfall.content_types import PAGE
+from footfall.errors import Invalid
+from footfall.event import EPOCH, Outcome, ViewEvent
+from footfall.fields import Body
+from footfall.ids import milliseconds_of, uuid7
+from footfall.settings import Settings
+
+MAX_BATCH_EVENTS = 1000
+DEFAULT_VIEW_TYPE = "intentional"
+DEFAULT_VIEW_SOURCE = "web"
+AHEAD = timedelta(minutes=5)  # how wrong a client's clock may be
+OFFLINE = timedelta(hours=24)  # how long a browser may hold a view back
+
+
+@dataclass(frozen=True, slots=True)
+class Viewer:
+    """Who views, as the request or a trusted caller says. Never stored, queued or logged."""
+
+    address: str | None  # normalised
+    user_agent: str  # empty when there is none
+    user_id: str | None
+    country: str | None
+    keep_no_visitor: bool = False  # Sec-GPC or DNT
+    own_domains: frozenset[str] = frozenset()  # the site's, as this request shows them
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """What intake needs to know besides the request. Made once by each process."""
+
+    settings: Settings
+    salts: Callable[[Collection[date], datetime], Mapping[date, bytes]]
+    country_of_address: Callable[[str], str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What became of a batch: the good events, and what was wrong with the others."""
+
+    events: list[ViewEvent]
+    errors: list[dict[str, object]] = field(default_factory=list)  # {"index", "error"}
+
+    @property
+    def outcomes(self) -> Counter[str]:
+        """How many of the events were decided which way."""
+        return Counter(event.outcome for event in self.events)
+
+
+@dataclass(frozen=True, slots=True)
+class _Viewed:
+    """What was viewed, and how."""
+
+    entity_type: str
+    external_id: str
+    view_type: str = DEFAULT_VIEW_TYPE
+    view_source: str = DEFAULT_VIEW_SOURCE
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """An event that lacks only its visitor, whose key depends on the event's day."""
+
+    event: ViewEvent
+    viewer: Viewer
+
+    @property
+    def has_visitor(self) -> bool:
+        """Whether there is a viewer to tell from others, and may be one."""
+        viewer = self.viewer
+        known = viewer.user_id is not None or viewer.address is not None
+        return known and not viewer.keep_no_visitor and self.event.outcome != "bot"
+
+
+def page_view(body: Body, viewer: Viewer, now: datetime, edge: Edge) -> ViewEvent:
+    """The event of a browser's `{path, referrer?, id?}`.
+
+    Raises `Invalid`, or `Unavailable` when the day's salt is not to be had.
+    """
+    viewed = _Viewed(PAGE.name, fields.path(fields.text(body, "path"), "path"))
+    draft = _draft(body, viewed, viewer, _when_viewed(_id(body), now), edge)
+    return _with_visitors([draft], now, edge)[0]
+
+
+def batch(body: Body, now: datetime, edge: Edge) -> Batch:
+    """The events of a trusted caller's `{"events": [...]}`; a bad one costs itself only.
+
+    Raises for all of them: `Invalid` without a list of at most 1,000, `Unavailable` as above.
+    """
+    drafts: list[_Draft] = []
+    errors: list[dict[str, object]] = []
+    for index, entry in enumerate(_entries(body)):
+        try:
+            drafts.append(_reported(entry, now, edge))
+        except Invalid as error:
+            errors.append({"index": index, "error": str(error)})
+    return Batch(_with_visitors(drafts, now, edge), errors)
+
+
+def _entries(body: Body) -> list[object]:
+    entries = body.get("events")
+    if not isinstance(entries, list):
+        raise Invalid("events", "must be a list")
+    if len(entries) > MAX_BATCH_EVENTS:
+        raise Invalid("events", f"must be at most {MAX_BATCH_EVENTS}")
+    return entries
+
+
+def _reported(entry: object, now: datetime, edge: Edge) -> _Draft:
+    """One event of a batch."""
+    if not isinstance(entry, dict):
+        raise Invalid("event", "must be an object")
+    viewed = _reported_viewed(entry)
+    when = _when_reported(entry, now, edge.settings.raw_retention_days)
+    return _draft(entry, viewed, _reported_viewer(entry, edge), when, edge)
+
+
+def _reported_viewed(entry: Body) -> _Viewed:
+    content_type = fields.content_type(fields.text(entry, "entity_type"), "entity_type")
+    view_type = fields.optional_text(entry, "view_type")
+    view_source = fields.optional_text(entry, "view_source")
+    return _Viewed(
+        content_type.name,
+        fields.external_id(content_type, fields.text(entry, "entity_id"), "entity_id"),
+        DEFAULT_VIEW_TYPE if view_type is None else fields.view_type(view_type, "view_type"),
+        DEFAULT_VIEW_SOURCE if view_source is None else fields.view_source(view_source, "view_source"),
+    )
+
+
+def _reported_viewer(entry: Body, edge: Edge) -> Viewer:
+    address = _address(entry)
+    country = _country(entry)
+    if country is None and address is not None:
+        country = edge.country_of_address(address)
+    user_id = fields.optional_text(entry, "user_id")
+    return Viewer(
+        address=address,
+        user_agent=fields.optional_text(entry, "user_agent") or "",
+        user_id=None if user_id is None else fields.identifier(user_id, "user_id"),
+        country=country,
+    )
+
+
+def _draft(body: Body, viewed: _Viewed, viewer: Viewer, when: tuple[UUID, datetime], edge: Edge) -> _Draft:
+    event_id, occurred_at = when
+    agent = user_agents.describe(viewer.user_agent)
+    outcome: Outcome = "bot" if agent.is_bot else "counted"
+    own_domains = edge.settings.site_domains | viewer.own_domains
+    event = ViewEvent(
+        id=event_id,
+        occurred_at=occurred_at,
+        day=site_day(occurred_at, edge.settings.time_zone),
+        entity_type=viewed.entity_type,
+        external_id=viewed.external_id,
+        view_type=viewed.view_type,
+        view_source=viewed.view_source,
+        outcome=outcome,
+        device=agent.device,
+        country=viewer.country,
+        referrer_domain=_referrer_domain(body, outcome, own_domains),
+        visitor=None,
+        authenticated=viewer.user_id is not None,
+    )
+    return _Draft(event, viewer)
+
+
+def _with_visitors(drafts: Iterable[_Draft], now: datetime, edge: Edge) -> list[ViewEvent]:
+    """The finished events; the salts of all their days are asked for at once."""
+    drafts = list(drafts)
+    days = {draft.event.day for draft in drafts if draft.has_visitor}
+    salts = edge.salts(days, now) if days else {}
+    keys = {day: visitors.day_key(edge.settings.pepper, salt) for day, salt in salts.items()}
+    return [
+        replace(draft.event, visitor=_visitor(keys[draft.event.day], draft.viewer))
+        if draft.has_visitor
+        else draft.event
+        for draft in drafts
+    ]
+
+
+def _visitor(key: bytes, viewer: Viewer) -> int | None:
+    if viewer.user_id is not None:
+        return visitors.visitor_of_user(key, viewer.user_id)
+    if viewer.address is not None:
+        return visitors.visitor(key, viewer.address, viewer.user_agent)
+    return None
+
+
+def _when_viewed(event_id: UUID | None, now: datetime) -> tuple[UUID, datetime]:
+    """Id and time of a browser's view: a plausible UUIDv7 knows, else the server's clock does."""
+    if event_id is None:
+        return uuid7(now), now
+    return event_id, _time_in(event_id, now - OFFLINE, now + AHEAD) or now
+
+
+def _when_reported(entry: Body, now: datetime, raw_retention_days: int) -> tuple[UUID, datetime]:
+    """Id and time of a batch's event: `occurred_at`, else a UUIDv7's own time, else the clock's."""
+    event_id = _id(entry)
+    oldest, newest = now - timedelta(days=raw_retention_days - 1), now + AHEAD
+    text = fields.optional_text(entry, "occurred_at")
+    if text is not None:
+        occurred_at = fields.moment(text, "occurred_at")
+        if not oldest <= occurred_at <= newest:
+            raise Invalid("occurred_at", _window(raw_retention_days))
+        occurred_at = occurred_at.astimezone(UTC)
+        return event_id or uuid7(occurred_at), occurred_at
+    if event_id is None:
+        return uuid7(now), now
+    if milliseconds_of(event_id) is None:
+        raise Invalid("occurred_at", "is required with an id that is not a UUIDv7")
+    in_id = _time_in(event_id, oldest, newest)
+    if in_id is None:
+        raise Invalid("id", f"its time {_window(raw_retention_days)}")
+    return event_id, in_id
+
+
+def _window(raw_retention_days: int) -> str:
+    return f"must lie between {raw_retention_days - 1} days ago and 5 minutes ahead"
+
+
+def _time_in(event_id: UUID, oldest: datetime, newest: datetime) -> datetime | None:
+    """The time in a UUIDv7 if it lies between the two."""
+    milliseconds = milliseconds_of(event_id)
+    if milliseconds is None:
+        return None
+    # compared as a span first: 48 bits reach beyond the year 9999
+    since_1970 = timedelta(milliseconds=milliseconds)
+    return EPOCH + since_1970 if oldest - EPOCH <= since_1970 <= newest - EPOCH else None
+
+
+def _id(body: Body) -> UUID | None:
+    text = fields.optional_text(body, "id")
+    return None if text is None else fields.uuid(text, "id")
+
+
+def _referrer_domain(body: Body, outcome: Outcome, own_domains: frozenset[str]) -> str | None:
+    """A text that is no URL (`-`, an app's name) is no referrer, and no error either."""
+    text = fields.optional_text(body, "referrer")
+    return None if text is None or outcome == "bot" else referrers.domain(text, own_domains)
+
+
+def _address(entry: Body) -> str | None:
+    text = fields.optional_text(entry, "ip")
+    if text is None:
+        return None
+    address = visitors.normalise_address(text)
+    if address is None:
+        raise Invalid("ip", "must be an IP address")
+    return address
+
+
+def _country(entry: Body) -> str | None:
+    text = fields.optional_text(entry, "country")
+    if text is None:
+        return None
+    if text.upper() not in countries.NO_COUNTRY and countries.code(text) is None:
+        raise Invalid("country", "must be a two-letter code of ISO 3166-1")
+    return countries.code(text)

@@ -1,0 +1,53 @@
+"""Who viewed, as a number that nobody can turn back. Address, user agent and user id end here.
+
+The key is HMAC(pepper, salt of the day). Without the salt, which is deleted, a day's hashes are
+noise; and so they are without the pepper, for whoever got hold of the database only.
+"""
+
+import hmac
+import ipaddress
+import re
+
+# How proxies write an address with its port; a bare IPv6 address has no brackets and no dots first
+WITH_PORT = re.compile(r"\[(?P<v6>[^\]]*)\](?::[0-9]{1,5})?|(?P<v4>[0-9.]+):[0-9]{1,5}")
+
+
+def normalise_address(text: str) -> str | None:
+    """The one spelling of an IP address, or None when `text` is none.
+
+    Ports and zone ids are cut off; `::ffff:a.b.c.d` is `a.b.c.d`, so that a dual-stack socket makes
+    no second visitor.
+    """
+    bare = text.strip()
+    if match := WITH_PORT.fullmatch(bare):
+        bare = match["v6"] or match["v4"] or ""
+    try:
+        address = ipaddress.ip_address(bare.partition("%")[0])
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return str(mapped or address)
+
+
+def day_key(pepper: bytes, salt: bytes) -> bytes:
+    """The key of one site day's visitors."""
+    return hmac.digest(pepper, salt, "sha256")
+
+
+def visitor(key: bytes, address: str, user_agent: str) -> int:
+    """An anonymous viewer on the key's day: signed 64 bits. `address` is normalised."""
+    return _hash(key, b"address\0" + _bytes(address) + b"\0" + _bytes(user_agent))
+
+
+def visitor_of_user(key: bytes, user_id: str) -> int:
+    """A signed-in viewer on the key's day, whatever the device: signed 64 bits."""
+    return _hash(key, b"user\0" + _bytes(user_id))
+
+
+def _hash(key: bytes, message: bytes) -> int:
+    return int.from_bytes(hmac.digest(key, message, "sha256")[:8], "big", signed=True)
+
+
+def _bytes(text: str) -> bytes:
+    # a lone surrogate in a user agent is odd, but still tells visitors apart
+    return text.encode("utf-8", "surrogatepass")

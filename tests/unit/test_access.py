@@ -1,0 +1,162 @@
+"""Credentials: what verifies, what does not, and what a caller may do."""
+
+import base64
+import hmac
+import json
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+from footfall.access import Caller, authenticate, make_token, require
+from footfall.errors import NotAllowed, NotAuthenticated
+from tests.factory import SECRET, make_settings
+
+NOW = datetime(2026, 11, 20, 8, 0, tzinfo=UTC)
+API_KEY = "ffk_of_the_tests"
+SETTINGS = make_settings(FOOTFALL_API_KEY_HASHES=sha256(API_KEY.encode()).hexdigest())
+
+
+def bearer(claims: dict[str, Any], secret: str = SECRET) -> str:
+    return f"Bearer {jwt.encode(claims, secret, algorithm='HS256')}"
+
+
+def pem(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey) -> str:
+    spki = serialization.PublicFormat.SubjectPublicKeyInfo
+    return key.public_key().public_bytes(serialization.Encoding.PEM, spki).decode()
+
+
+def test_no_header_is_anonymous() -> None:
+    assert authenticate(None, SETTINGS, NOW) is None
+
+
+def test_a_token_says_who_and_in_which_roles() -> None:
+    claims = {"sub": "42", "roles": ["moderator"], "exp": NOW.timestamp() + 1, "aud": "x", "iss": "y"}
+    assert authenticate(bearer(claims), SETTINGS, NOW) == Caller("42", frozenset({"moderator"}))
+    assert authenticate(bearer({"sub": "42"}), SETTINGS, NOW) == Caller("42", frozenset())
+
+
+def test_the_scheme_is_read_whatever_its_case() -> None:
+    token = make_token(SETTINGS, "42", "user", NOW)
+    assert authenticate(f"bEARER  {token} ", SETTINGS, NOW) == Caller("42", frozenset())
+
+
+def test_a_made_token_verifies_until_it_expires() -> None:
+    header = f"Bearer {make_token(SETTINGS, 'ann', 'admin', NOW, timedelta(hours=1))}"
+    assert authenticate(header, SETTINGS, NOW) == Caller("ann", frozenset({"admin"}))
+    assert authenticate(header, SETTINGS, NOW + timedelta(seconds=3599)) is not None
+    with pytest.raises(NotAuthenticated, match="expired"):
+        authenticate(header, SETTINGS, NOW + timedelta(hours=1))
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "",
+        "Bearer",
+        "Bearer ",
+        "Basic dXNlcjpwYXNz",
+        "Bearer nonsense",
+        "Bearer a.b.c",
+        "Bearer ffk_unknown",
+        "Bearer \ud800.b.c",
+        "Bearer " + base64.urlsafe_b64encode(b"[" * 100_000).decode() + ".e30.AA",
+        bearer({"sub": "42"}, "another secret, also of more than 32 bytes"),
+        bearer({"roles": ["admin"]}),
+        bearer({"sub": ""}),
+        bearer({"sub": "42", "roles": "admin"}),
+        bearer({"sub": "42", "roles": [1]}),
+        bearer({"sub": "42", "exp": NOW.timestamp()}),
+        bearer({"sub": "42", "exp": float("nan")}),
+        bearer({"sub": "42", "exp": True}),
+        bearer({"sub": "42", "nbf": NOW.timestamp() + 1}),
+    ],
+)
+def test_bad_credentials_are_refused_and_not_repeated(header: str) -> None:
+    with pytest.raises(NotAuthenticated) as caught:
+        authenticate(header, SETTINGS, NOW)
+    credentials = header.partition(" ")[2]
+    assert not credentials or credentials not in str(caught.value)
+
+
+@pytest.mark.parametrize("claims", [{"sub": 42}, {"sub": None}, {"sub": "42", "exp": "soon"}])
+def test_claims_of_a_wrong_type_are_refused(claims: dict[str, Any]) -> None:
+    head = base64.urlsafe_b64encode(b'{"alg":"HS256"}').rstrip(b"=")
+    body = base64.urlsafe_b64encode(json.dumps(claims).encode()).rstrip(b"=")
+    signature = hmac.digest(SECRET.encode(), head + b"." + body, "sha256")
+    token = b".".join([head, body, base64.urlsafe_b64encode(signature).rstrip(b"=")])
+    with pytest.raises(NotAuthenticated):
+        authenticate(f"Bearer {token.decode()}", SETTINGS, NOW)
+
+
+def test_an_unsigned_token_is_refused() -> None:
+    token = jwt.encode({"sub": "42", "roles": ["admin"]}, "", algorithm="none")
+    with pytest.raises(NotAuthenticated):
+        authenticate(f"Bearer {token}", SETTINGS, NOW)
+
+
+@pytest.mark.parametrize("algorithm", ["RS256", "ES256"])
+def test_a_public_key_verifies_its_own_algorithm(algorithm: str) -> None:
+    keys: dict[str, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey] = {
+        "RS256": rsa.generate_private_key(65537, 2048),
+        "ES256": ec.generate_private_key(ec.SECP256R1()),
+    }
+    settings = make_settings(FOOTFALL_JWT_PUBLIC_KEY=pem(keys[algorithm]))
+    for name, key in keys.items():
+        header = f"Bearer {jwt.encode({'sub': '42'}, key, algorithm=name)}"
+        if name == algorithm:
+            assert authenticate(header, settings, NOW) == Caller("42", frozenset())
+        else:
+            with pytest.raises(NotAuthenticated):
+                authenticate(header, settings, NOW)
+
+
+def test_a_public_key_never_serves_as_a_secret() -> None:
+    public = pem(rsa.generate_private_key(65537, 2048))
+    head = base64.urlsafe_b64encode(b'{"alg":"HS256"}').rstrip(b"=")
+    body = base64.urlsafe_b64encode(b'{"sub":"42","roles":["admin"]}').rstrip(b"=")
+    signature = hmac.digest(public.encode(), head + b"." + body, "sha256")
+    token = b".".join([head, body, base64.urlsafe_b64encode(signature).rstrip(b"=")])
+    for secret in (SECRET, ""):
+        settings = make_settings(FOOTFALL_JWT_PUBLIC_KEY=public, FOOTFALL_JWT_SECRET=secret)
+        with pytest.raises(NotAuthenticated):
+            authenticate(f"Bearer {token.decode()}", settings, NOW)
+
+
+def test_an_api_key_is_a_server_and_no_viewer() -> None:
+    caller = authenticate(f"Bearer {API_KEY}", SETTINGS, NOW)
+    assert caller == Caller(None, frozenset({"service"}))
+    assert caller.viewer_id is None
+
+
+def test_a_server_with_a_token_is_no_viewer_either() -> None:
+    assert Caller("importer", frozenset({"service"})).viewer_id is None
+    assert Caller("42", frozenset()).viewer_id == "42"
+
+
+def test_an_admin_may_do_what_a_moderator_may_and_not_what_a_server_may() -> None:
+    admin = Caller("ann", frozenset({"admin"}))
+    assert require(admin, "moderator") is admin
+    with pytest.raises(NotAllowed):
+        require(admin, "service")
+
+
+def test_a_moderator_is_no_admin() -> None:
+    with pytest.raises(NotAllowed):
+        require(Caller("mo", frozenset({"moderator"})), "admin")
+
+
+def test_nobody_has_no_role() -> None:
+    with pytest.raises(NotAuthenticated):
+        require(None)
+    with pytest.raises(NotAuthenticated):
+        require(None, "moderator")
+
+
+def test_without_a_secret_no_token_is_made() -> None:
+    with pytest.raises(NotAllowed):
+        make_token(make_settings(FOOTFALL_JWT_SECRET=""), "ann", "admin", NOW)
