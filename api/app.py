@@ -6,8 +6,8 @@ from flask import Flask, Response
 from flask.json.provider import DefaultJSONProvider
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from api import cors, errors, operating, parts, reading, tracking
-from footfall import logs
+from api import cors, doors, errors, host, operating, parts, reading, tracking
+from footfall import logs, user_agents
 from footfall.settings import Settings
 
 
@@ -39,8 +39,10 @@ def create_app(settings: Settings | None = None) -> Flask:
     parts.install(app, settings)
     errors.install(app)
     cors.install(app, settings.cors_origins)
-    for module in (tracking, reading, operating):
+    for module in (tracking, doors, host, reading, operating):
         app.register_blueprint(module.blueprint, url_prefix="/api")
+    doors.install(app)
+    user_agents.warm_up()
     _trust_proxies(app, settings.trusted_proxies)
     return app
 

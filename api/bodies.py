@@ -10,11 +10,15 @@ from footfall.errors import Invalid, TooLarge, UnsupportedMediaType
 MEDIA_TYPES = frozenset({"application/json", "text/plain"})
 
 
-def json_object(limit_bytes: int) -> dict[str, object]:
-    """The request's body. Raises `Invalid`, `TooLarge` or `UnsupportedMediaType`."""
-    if request.mimetype not in MEDIA_TYPES:
+def json_object(limit_bytes: int, *, required: bool = True) -> dict[str, object]:
+    """The request's body; an empty object for none, where none is required.
+
+    Raises `Invalid`, `TooLarge` or `UnsupportedMediaType`.
+    """
+    if request.mimetype not in MEDIA_TYPES and (required or request.mimetype):
         raise UnsupportedMediaType("the body must be application/json or text/plain")
-    return parse(_read(limit_bytes))
+    data = _read(limit_bytes)
+    return parse(data) if data or required else {}
 
 
 def parse(data: bytes) -> dict[str, object]:

@@ -3,7 +3,7 @@
 import logging
 import traceback
 
-from flask import Flask, Response, jsonify
+from flask import Flask, Response, g, jsonify
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from sqlalchemy.exc import InterfaceError, OperationalError
@@ -13,6 +13,7 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from footfall.errors import (
     FootfallError,
     Invalid,
+    Limited,
     NotAllowed,
     NotAuthenticated,
     NotFound,
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 
 STATUS: dict[type[FootfallError], int] = {
     Invalid: 400,
+    Limited: 429,
     NotAuthenticated: 401,
     NotAllowed: 403,
     NotFound: 404,
@@ -52,7 +54,9 @@ def install(app: Flask) -> None:
 
 
 def _answer(status: int, text: str, code: str) -> Response:
-    response = jsonify(error=text, code=code)
+    # some doors promise their own words for a failure that is ours
+    failure = g.get("failure") if status >= 500 else None
+    response = jsonify(error=failure or text, code=code)
     response.status_code = status
     return response
 
@@ -62,7 +66,7 @@ def _expected(error: FootfallError) -> Response:
     if status is None:
         return _unexpected(error)
     response = _answer(status, str(error), error.code)
-    if isinstance(error, Unavailable):
+    if isinstance(error, Unavailable | Limited):
         response.headers["Retry-After"] = str(error.retry_after_seconds)
     if status == 401:
         response.headers["WWW-Authenticate"] = "Bearer"

@@ -1,6 +1,6 @@
 """What the view functions share: made once by each process, connecting when first used."""
 
-from collections.abc import Sequence
+import secrets
 from dataclasses import dataclass
 from typing import cast
 
@@ -9,9 +9,10 @@ from redis import Redis
 from sqlalchemy import Engine
 
 from footfall import stream
+from footfall.acceptance import Acceptance
 from footfall.countries import CountrySource
 from footfall.database import make_engine
-from footfall.event import ViewEvent
+from footfall.entities import Facts
 from footfall.intake import Edge
 from footfall.salts import SaltCache
 from footfall.settings import Settings
@@ -26,9 +27,11 @@ class Parts:
     settings: Settings
     engine: Engine
     redis: Redis
-    pressure: stream.Pressure
+    acceptance: Acceptance
     countries: CountrySource
+    facts: Facts
     edge: Edge
+    consumer: str  # of the queue, when this process writes for an impatient caller
 
     @classmethod
     def make(cls, settings: Settings) -> "Parts":
@@ -36,20 +39,18 @@ class Parts:
         engine = make_engine(settings)
         countries = CountrySource(settings.country_header, settings.country_file)
         salts = SaltCache(engine, settings.time_zone)
+        facts = Facts(engine)
+        redis = stream.connect(settings)
         return cls(
             settings=settings,
             engine=engine,
-            redis=stream.connect(settings),
-            pressure=stream.Pressure(settings.queue_limit_entries),
+            redis=redis,
+            acceptance=Acceptance(engine, redis, settings),
             countries=countries,
-            edge=Edge(settings, salts.for_days, countries.of_address),
+            facts=facts,
+            edge=Edge(settings, salts.for_days, countries.of_address, facts.owner_of),
+            consumer=f"flush-{secrets.token_hex(6)}",
         )
-
-    def put(self, events: Sequence[ViewEvent]) -> None:
-        """Queue `events` durably. Raises `Unavailable` when the queue is away or full."""
-        if events:
-            self.pressure.refuse_when_full(self.redis)
-            stream.put(self.redis, events)
 
 
 def install(app: Flask, settings: Settings) -> None:

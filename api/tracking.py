@@ -1,14 +1,19 @@
 """The endpoints that take views."""
 
+from collections import Counter
+from operator import itemgetter
+
 from flask import Blueprint
 from flask.typing import ResponseReturnValue
 
 from api import bodies, callers
 from api.parts import parts
 from footfall import access, intake
+from footfall.acceptance import LIMITED
 from footfall.clock import utc_now
+from footfall.event import View
 
-PAGE_VIEW_BYTES = 16 * 1024
+PAGE_VIEW_BYTES = 64 * 1024  # as much as a browser sends after the page is gone
 BATCH_BYTES = 2 * 1024 * 1024
 
 blueprint = Blueprint("tracking", __name__)
@@ -20,7 +25,7 @@ def page_view() -> ResponseReturnValue:
     now = utc_now()
     viewer = callers.viewer(callers.caller(now))
     event = intake.page_view(bodies.json_object(PAGE_VIEW_BYTES), viewer, now, parts().edge)
-    parts().put([event])
+    parts().acceptance.take_one(View(event), now)
     return "", 204, {"X-View-Outcome": event.outcome}
 
 
@@ -30,5 +35,12 @@ def batch() -> ResponseReturnValue:
     now = utc_now()
     access.require(callers.caller(now), "service")
     found = intake.batch(bodies.json_object(BATCH_BYTES), now, parts().edge)
-    parts().put(found.events)
-    return {"accepted": len(found.events), "outcomes": found.outcomes, "errors": found.errors}
+    taken = parts().acceptance.take(found.views, now)
+    refused = [
+        {"index": index, "error": LIMITED}
+        for index, one in zip(found.indexes, taken, strict=True)
+        if one.status == "limited"
+    ]
+    outcomes = Counter(one.outcome for one in taken if one.status != "limited")
+    errors = sorted([*found.errors, *refused], key=itemgetter("index"))
+    return {"accepted": outcomes.total(), "outcomes": outcomes, "errors": errors}

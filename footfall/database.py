@@ -25,6 +25,7 @@ def make_engine(settings: Settings, *, statement_timeout_ms: int = STATEMENT_TIM
     return create_engine(
         settings.database_url,
         pool_pre_ping=True,
+        hide_parameters=True,  # no message of an error quotes data
         pool_size=5,
         max_overflow=5,
         pool_timeout=5,

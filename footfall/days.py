@@ -17,6 +17,16 @@ LOCK_TIMEOUT = text("SET LOCAL lock_timeout = '500ms'")
 # Opening and sealing are rare and must see each other's result; any number, the same everywhere
 DAYS_LOCK = text("SELECT pg_advisory_xact_lock(7108621)")
 
+# A counter is what was sealed and the raw rows: what goes with the day is moved to the sealed part
+SEAL_COUNTERS = text("""
+    UPDATE view_counters AS c SET sealed = c.sealed + day.views
+    FROM (
+        SELECT entity_id, view_type, count(*) AS views FROM view_events
+        WHERE day = :day AND outcome = 'counted' GROUP BY entity_id, view_type
+    ) AS day
+    WHERE c.entity_id = day.entity_id AND c.view_type = day.view_type
+""")
+
 
 def open_days(connection: Connection, days: Iterable[date]) -> None:
     """Make partitions for those of `days` that have none and are not sealed. The caller commits, at once.
@@ -70,6 +80,7 @@ def last_sealed_day(connection: Connection) -> date | None:
 
 def seal(connection: Connection, day: date, now: datetime) -> None:
     """Drop the raw rows of `day` and refuse new ones for good. The caller has made sure that it may."""
+    connection.execute(SEAL_COUNTERS, {"day": day})
     connection.execute(text(f"DROP TABLE {partition_name(day)}"))
     connection.execute(update(EventDay).where(EventDay.day == day).values(sealed_at=now))
 

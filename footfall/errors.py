@@ -47,6 +47,16 @@ class NotFound(FootfallError):
     code = "not_found"
 
 
+class Limited(FootfallError):
+    """Too many of something; the same request may be taken later."""
+
+    code = "limited"
+
+    def __init__(self, text: str, retry_after_seconds: int) -> None:
+        super().__init__(text)
+        self.retry_after_seconds = retry_after_seconds
+
+
 class Unavailable(FootfallError):
     """No store can take or give the data now; the same request may be sent again later."""
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Literal, get_args
 from uuid import UUID
@@ -12,6 +12,7 @@ from footfall.errors import FootfallError
 ENVELOPE_VERSION = 1
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
+PLAIN_FIELDS = 10  # of a row in the envelope, after id, time and day and before the slot's
 
 Outcome = Literal["counted", "own", "repeat", "bot"]
 OUTCOMES: frozenset[str] = frozenset(get_args(Outcome))
@@ -20,7 +21,7 @@ DEVICES: frozenset[str] = frozenset(get_args(Device))
 
 
 class Unreadable(FootfallError):
-    """What this code cannot read; it goes to the dead letters with this text as the reason."""
+    """What this code cannot read; it goes to the dead letters, with this text as the reason."""
 
     code = "unreadable"
 
@@ -29,8 +30,8 @@ class Unreadable(FootfallError):
 class ViewEvent:
     """One request to count a view, and what was decided about it at the edge.
 
-    Nothing in it names a person: `visitor` is a keyed hash (signed 64 bits) that cannot be recomputed once the
-    day's salt is gone, and None where none may be kept (crawlers, Sec-GPC, DNT).
+    Nothing in it names a person: `visitor` is a keyed hash (signed 64 bits) that cannot be recomputed once
+    the day's salt is gone, and None where none may be kept (crawlers, Sec-GPC, DNT).
     """
 
     id: UUID
@@ -46,6 +47,22 @@ class ViewEvent:
     referrer_domain: str | None
     visitor: int | None
     authenticated: bool
+    slot: bytes | None = None  # keyed hash of viewer and entity, where a window keeps repeats from counting
+    slot_ends_at: datetime | None = None
+
+    @property
+    def name(self) -> tuple[str, str]:
+        """What was viewed: entity type and external id."""
+        return self.entity_type, self.external_id
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """An event on its way in, with what only the way in needs to know."""
+
+    event: ViewEvent
+    has_clients_id: bool = False  # then the same id again is a retry
+    slot_of_yesterday: bytes | None = None  # the same viewer and entity under yesterday's salt
 
 
 def encode(events: Sequence[ViewEvent]) -> bytes:
@@ -65,10 +82,18 @@ def encode(events: Sequence[ViewEvent]) -> bytes:
             event.referrer_domain,
             event.visitor,
             event.authenticated,
+            *_slot_fields(event),
         ]
         for event in events
     ]
     return json.dumps([ENVELOPE_VERSION, rows], separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _slot_fields(event: ViewEvent) -> list[Any]:
+    # left out where there is none: most events are of types without a window
+    if event.slot is None or event.slot_ends_at is None:
+        return []
+    return [event.slot.hex(), (event.slot_ends_at - EPOCH) // MICROSECOND]
 
 
 def decode(payload: bytes) -> list[ViewEvent | Unreadable]:
@@ -98,9 +123,13 @@ def _decode_rows(rows: Iterable[Any]) -> Iterable[ViewEvent | Unreadable]:
 def _decode_row(row: list[Any]) -> ViewEvent:
     id_hex, microseconds, day, *rest = row
     moment = EPOCH + microseconds * MICROSECOND
-    event = ViewEvent(UUID(hex=id_hex), moment, date.fromisoformat(day), *rest)
+    event = ViewEvent(UUID(hex=id_hex), moment, date.fromisoformat(day), *rest[:PLAIN_FIELDS])
     _check_text(event)
-    return event
+    if len(rest) == PLAIN_FIELDS:
+        return event
+    slot_hex, ends_microseconds = rest[PLAIN_FIELDS:]
+    ends_at = EPOCH + ends_microseconds * MICROSECOND
+    return replace(event, slot=bytes.fromhex(slot_hex), slot_ends_at=ends_at)
 
 
 def _check_text(event: ViewEvent) -> None:

@@ -38,6 +38,20 @@ def text(body: Body, field: str) -> str:
     return value
 
 
+def optional_object(body: Body, field: str, name: str | None = None) -> Body | None:
+    """The field's object; None when it is absent or null. `name` is what errors call it."""
+    value = body.get(field)
+    if value is not None and not isinstance(value, dict):
+        raise Invalid(name or field, "must be an object")
+    return value
+
+
+def line(value: str, field: str, most_bytes: int) -> str:
+    """A text without control characters, as it came."""
+    _check_text(value, field, most_bytes)
+    return value
+
+
 def path(value: str, field: str) -> str:
     """A page's path: `value` without query and fragment, the rest as it came."""
     if len(value) > MAX_URL_CHARACTERS:
@@ -70,10 +84,12 @@ def content_type(value: str, field: str) -> ContentType:
     return found
 
 
-def view_type(value: str, field: str) -> str:
-    """The kind of view, in the host site's words."""
+def view_type(content_type: ContentType, value: str, field: str) -> str:
+    """The kind of view, in the host site's words; one of the type's where it has a list."""
     if not VIEW_TYPE.fullmatch(value):
         raise Invalid(field, "must be 1 to 40 of a-z, 0-9 and _")
+    if content_type.view_types is not None and value not in content_type.view_types:
+        raise Invalid(field, f"must be one of {', '.join(sorted(content_type.view_types))}")
     return value
 
 

@@ -4,17 +4,16 @@ Nothing here waits for a server, except for the day's salt when the process does
 names a person (address, user agent, user id) comes in with `Viewer` and does not get out.
 """
 
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from uuid import UUID
 
 from footfall import countries, fields, referrers, user_agents, visitors
 from footfall.clock import site_day
-from footfall.content_types import PAGE
-from footfall.errors import Invalid
-from footfall.event import EPOCH, Outcome, ViewEvent
+from footfall.content_types import CONTENT_TYPES, PAGE, ContentType
+from footfall.errors import Invalid, NotAuthenticated
+from footfall.event import EPOCH, Outcome, View, ViewEvent
 from footfall.fields import Body
 from footfall.ids import milliseconds_of, uuid7
 from footfall.settings import Settings
@@ -45,19 +44,17 @@ class Edge:
     settings: Settings
     salts: Callable[[Collection[date], datetime], Mapping[date, bytes]]
     country_of_address: Callable[[str], str | None]
+    # the user who owns an entity, as the host site has told; asked only where own views are not counted
+    owner_of: Callable[[str, str], str | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What became of a batch: the good events, and what was wrong with the others."""
+    """A batch as read: the good views, where each stood, and what was wrong with the others."""
 
-    events: list[ViewEvent]
-    errors: list[dict[str, object]] = field(default_factory=list)  # {"index", "error"}
-
-    @property
-    def outcomes(self) -> Counter[str]:
-        """How many of the events were decided which way."""
-        return Counter(event.outcome for event in self.events)
+    views: list[View]
+    indexes: list[int]
+    errors: list[dict[str, object]]  # {"index", "error"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,17 +69,27 @@ class _Viewed:
 
 @dataclass(frozen=True, slots=True)
 class _Draft:
-    """An event that lacks only its visitor, whose key depends on the event's day."""
+    """An event that lacks only what is made with the day's key: its visitor and its slot."""
 
     event: ViewEvent
     viewer: Viewer
+    has_clients_id: bool
+
+    @property
+    def is_somebody(self) -> bool:
+        """Whether there is a viewer to tell from others."""
+        return self.viewer.user_id is not None or self.viewer.address is not None
 
     @property
     def has_visitor(self) -> bool:
-        """Whether there is a viewer to tell from others, and may be one."""
-        viewer = self.viewer
-        known = viewer.user_id is not None or viewer.address is not None
-        return known and not viewer.keep_no_visitor and self.event.outcome != "bot"
+        """Whether the viewer may be kept, as a hash."""
+        return self.is_somebody and not self.viewer.keep_no_visitor and self.event.outcome != "bot"
+
+    @property
+    def has_slot(self) -> bool:
+        """Whether another view by the same viewer is a repeat. Also of those who ask not to be kept."""
+        has_window = CONTENT_TYPES[self.event.entity_type].has_window
+        return has_window and self.is_somebody and self.event.outcome == "counted"
 
 
 def page_view(body: Body, viewer: Viewer, now: datetime, edge: Edge) -> ViewEvent:
@@ -92,7 +99,20 @@ def page_view(body: Body, viewer: Viewer, now: datetime, edge: Edge) -> ViewEven
     """
     viewed = _Viewed(PAGE.name, fields.path(fields.text(body, "path"), "path"))
     draft = _draft(body, viewed, viewer, _when_viewed(_id(body), now), edge)
-    return _with_visitors([draft], now, edge)[0]
+    return _finished([draft], now, edge)[0].event
+
+
+def content_view(body: Body, entity: tuple[str, str], viewer: Viewer, now: datetime, edge: Edge) -> View:
+    """A viewer's own view of `entity` (type, id); the body's `{view_type?, view_source?, referrer?, id?}`.
+
+    Raises `Invalid`, `NotAuthenticated` where the type wants a signed-in viewer, `Unavailable` as above.
+    """
+    content_type = fields.content_type(entity[0], "entity_type")
+    if content_type.needs_sign_in and edge.settings.require_sign_in and viewer.user_id is None:
+        raise NotAuthenticated(f"a view of a {content_type.name} needs a signed-in user")
+    viewed = _viewed(body, content_type, entity[1])
+    draft = _draft(body, viewed, viewer, _when_viewed(_id(body), now), edge)
+    return _finished([draft], now, edge)[0]
 
 
 def batch(body: Body, now: datetime, edge: Edge) -> Batch:
@@ -100,14 +120,14 @@ def batch(body: Body, now: datetime, edge: Edge) -> Batch:
 
     Raises for all of them: `Invalid` without a list of at most 1,000, `Unavailable` as above.
     """
-    drafts: list[_Draft] = []
+    drafts: dict[int, _Draft] = {}
     errors: list[dict[str, object]] = []
     for index, entry in enumerate(_entries(body)):
         try:
-            drafts.append(_reported(entry, now, edge))
+            drafts[index] = _reported(entry, now, edge)
         except Invalid as error:
             errors.append({"index": index, "error": str(error)})
-    return Batch(_with_visitors(drafts, now, edge), errors)
+    return Batch(_finished(drafts.values(), now, edge), list(drafts), errors)
 
 
 def _entries(body: Body) -> list[object]:
@@ -123,19 +143,19 @@ def _reported(entry: object, now: datetime, edge: Edge) -> _Draft:
     """One event of a batch."""
     if not isinstance(entry, dict):
         raise Invalid("event", "must be an object")
-    viewed = _reported_viewed(entry)
+    content_type = fields.content_type(fields.text(entry, "entity_type"), "entity_type")
+    viewed = _viewed(entry, content_type, fields.text(entry, "entity_id"))
     when = _when_reported(entry, now, edge.settings.raw_retention_days)
     return _draft(entry, viewed, _reported_viewer(entry, edge), when, edge)
 
 
-def _reported_viewed(entry: Body) -> _Viewed:
-    content_type = fields.content_type(fields.text(entry, "entity_type"), "entity_type")
-    view_type = fields.optional_text(entry, "view_type")
-    view_source = fields.optional_text(entry, "view_source")
+def _viewed(body: Body, content_type: ContentType, external_id: str) -> _Viewed:
+    view_type = fields.optional_text(body, "view_type")
+    view_source = fields.optional_text(body, "view_source")
     return _Viewed(
         content_type.name,
-        fields.external_id(content_type, fields.text(entry, "entity_id"), "entity_id"),
-        DEFAULT_VIEW_TYPE if view_type is None else fields.view_type(view_type, "view_type"),
+        fields.external_id(content_type, external_id, "entity_id"),
+        DEFAULT_VIEW_TYPE if view_type is None else fields.view_type(content_type, view_type, "view_type"),
         DEFAULT_VIEW_SOURCE if view_source is None else fields.view_source(view_source, "view_source"),
     )
 
@@ -157,7 +177,7 @@ def _reported_viewer(entry: Body, edge: Edge) -> Viewer:
 def _draft(body: Body, viewed: _Viewed, viewer: Viewer, when: tuple[UUID, datetime], edge: Edge) -> _Draft:
     event_id, occurred_at = when
     agent = user_agents.describe(viewer.user_agent)
-    outcome: Outcome = "bot" if agent.is_bot else "counted"
+    outcome: Outcome = "bot" if agent.is_bot else "own" if _is_own(viewed, viewer, edge) else "counted"
     own_domains = edge.settings.site_domains | viewer.own_domains
     event = ViewEvent(
         id=event_id,
@@ -174,29 +194,45 @@ def _draft(body: Body, viewed: _Viewed, viewer: Viewer, when: tuple[UUID, dateti
         visitor=None,
         authenticated=viewer.user_id is not None,
     )
-    return _Draft(event, viewer)
+    return _Draft(event, viewer, has_clients_id=body.get("id") is not None)
 
 
-def _with_visitors(drafts: Iterable[_Draft], now: datetime, edge: Edge) -> list[ViewEvent]:
-    """The finished events; the salts of all their days are asked for at once."""
+def _is_own(viewed: _Viewed, viewer: Viewer, edge: Edge) -> bool:
+    if viewer.user_id is None or CONTENT_TYPES[viewed.entity_type].counts_own_views:
+        return False
+    return edge.owner_of(viewed.entity_type, viewed.external_id) == viewer.user_id
+
+
+def _finished(drafts: Iterable[_Draft], now: datetime, edge: Edge) -> list[View]:
+    """The views with visitors and slots; the salts of all their days are asked for at once."""
     drafts = list(drafts)
+    today = site_day(now, edge.settings.time_zone)
     days = {draft.event.day for draft in drafts if draft.has_visitor}
+    if any(draft.has_slot for draft in drafts):
+        days |= {today, today - timedelta(days=1)}
     salts = edge.salts(days, now) if days else {}
     keys = {day: visitors.day_key(edge.settings.pepper, salt) for day, salt in salts.items()}
-    return [
-        replace(draft.event, visitor=_visitor(keys[draft.event.day], draft.viewer))
-        if draft.has_visitor
-        else draft.event
-        for draft in drafts
+    return [_finish(draft, keys, today, now, edge.settings.dedup_window) for draft in drafts]
+
+
+def _finish(draft: _Draft, keys: Mapping[date, bytes], today: date, now: datetime, window: timedelta) -> View:
+    event = draft.event
+    if draft.has_visitor:
+        event = replace(event, visitor=_visitor(keys[event.day], draft.viewer))
+    if not draft.has_slot:
+        return View(event, draft.has_clients_id)
+    # by the server's clock, never the event's: a slot is about now
+    slots = [
+        visitors.slot(key, _visitor(key, draft.viewer), event.name)
+        for key in (keys[today], keys[today - timedelta(days=1)])
     ]
+    return View(replace(event, slot=slots[0], slot_ends_at=now + window), draft.has_clients_id, slots[1])
 
 
-def _visitor(key: bytes, viewer: Viewer) -> int | None:
+def _visitor(key: bytes, viewer: Viewer) -> int:
     if viewer.user_id is not None:
         return visitors.visitor_of_user(key, viewer.user_id)
-    if viewer.address is not None:
-        return visitors.visitor(key, viewer.address, viewer.user_agent)
-    return None
+    return visitors.visitor(key, viewer.address or "", viewer.user_agent)
 
 
 def _when_viewed(event_id: UUID | None, now: datetime) -> tuple[UUID, datetime]:

@@ -9,7 +9,7 @@ from sqlalchemy.exc import OperationalError
 
 from footfall import days, salts, stream
 from footfall.clock import site_day
-from footfall.schema import DailyStats, EventDay, RollupDay
+from footfall.schema import DailyStats, EventDay, RollupDay, Tally, ViewSlot
 from footfall.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -21,7 +21,7 @@ DAYS_AHEAD = 2
 
 
 def turn_days(engine: Engine, settings: Settings, now: datetime) -> None:
-    """Make the next days' partitions and salts ahead, and delete the salts past their time.
+    """Make the next days' partitions and salts ahead, and delete salts and slots past their time.
 
     May be called at any time, any often; often enough, no salt outlives its 48 hours by much.
     """
@@ -31,6 +31,7 @@ def turn_days(engine: Engine, settings: Settings, now: datetime) -> None:
     with engine.begin() as connection:
         salts.make_ahead(connection, today, now)
         salts.delete_expired(connection, now, settings.time_zone)
+        connection.execute(delete(ViewSlot).where(ViewSlot.ends_at <= now))
 
 
 def drop_expired(engine: Engine, redis: Redis, settings: Settings, now: datetime) -> list[date]:
@@ -88,6 +89,7 @@ def _clean_and_held(connection: Connection, day: date) -> bool:
 
 def _drop_daily_rows(connection: Connection, first_kept: date) -> None:
     connection.execute(delete(DailyStats).where(DailyStats.day < first_kept))
+    connection.execute(delete(Tally).where(Tally.day < first_kept))
     # the newest sealed day stays: it tells which days take no events any more
     last = days.last_sealed_day(connection)
     if last is None:

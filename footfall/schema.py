@@ -87,6 +87,9 @@ class Entity(Base):
     title: Mapped[str | None]
     created_at: Mapped[datetime]
     deleted_at: Mapped[datetime | None]
+    parent_id: Mapped[int | None] = mapped_column(ForeignKey("entities.id", ondelete="SET NULL"))
+    reactions: Mapped[dict[str, Any] | None]  # {emoji: how many}, as the host site last said
+    comments: Mapped[int | None]
 
 
 class EventDay(Base):
@@ -138,6 +141,64 @@ class ViewEventRow(Base):
     view_source: Mapped[str]
     country: Mapped[str | None]
     referrer_domain: Mapped[str | None]
+
+
+class ViewCounter(Base):
+    """All views of an entity of one type, ever: what was dropped with its day, and the raw rows' views.
+
+    No surrogate key: the pair is what the writer's ON CONFLICT relies on, and a second key beside it would
+    let duplicates in if the first were lost.
+    """
+
+    __tablename__ = "view_counters"
+    __table_args__ = (UniqueConstraint("entity_id", "view_type"),)
+    __mapper_args__ = {"primary_key": ["entity_id", "view_type"]}
+
+    entity_id: Mapped[int] = mapped_column(ForeignKey("entities.id", ondelete="CASCADE"))
+    view_type: Mapped[str]
+    count: Mapped[int] = mapped_column(BigInteger)
+    sealed: Mapped[int] = mapped_column(BigInteger)  # of `count`, those of days whose raw rows are gone
+    first_viewed_at: Mapped[datetime]
+    last_viewed_at: Mapped[datetime]
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+
+
+class ViewSlot(Base):
+    """Who viewed what within the window, and which ids were answered: for the time without Redis."""
+
+    __tablename__ = "view_slots"
+    __table_args__ = (Index(None, "ends_at"), Index(None, "entity_id"))
+
+    name: Mapped[bytes] = mapped_column(primary_key=True)
+    entity_id: Mapped[int] = mapped_column(ForeignKey("entities.id", ondelete="CASCADE"))
+    event_id: Mapped[UUID]
+    ends_at: Mapped[datetime]
+    answer: Mapped[str | None]  # of an id: what it was answered
+    by_fallback: Mapped[bool]  # Redis does not know it yet
+
+
+class ShownBehind(Base):
+    """Counters that were raised without the count in Redis being raised; the next tick does that."""
+
+    __tablename__ = "shown_behind"
+    __table_args__ = (UniqueConstraint("entity_id", "view_type"),)
+    __mapper_args__ = {"primary_key": ["entity_id", "view_type"]}
+
+    entity_id: Mapped[int] = mapped_column(ForeignKey("entities.id", ondelete="CASCADE"))
+    view_type: Mapped[str]
+
+
+class Tally(Base):
+    """What was accepted and settled without Redis, by day: the fallback's part of the ledger."""
+
+    __tablename__ = "tallies"
+    __table_args__ = (UniqueConstraint("day", "name"),)
+    __mapper_args__ = {"primary_key": ["day", "name"]}
+
+    day: Mapped[date]
+    name: Mapped[str]
+    amount: Mapped[int] = mapped_column(BigInteger)
 
 
 class DailyStats(Base):

@@ -16,6 +16,10 @@ REQUIRED_UNIQUE = {
     "view_events": ("day", "id"),
     "daily_stats": ("entity_id", "day"),
     "dead_letters": ("entry", "position"),
+    "view_counters": ("entity_id", "view_type"),
+    "view_slots": ("name",),
+    "shown_behind": ("entity_id", "view_type"),
+    "tallies": ("day", "name"),
 }
 
 # pg_index and not only information_schema: an index can exist and be invalid, partial or on an expression

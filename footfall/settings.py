@@ -3,11 +3,22 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from footfall.errors import SettingsError
 
+BOOLEANS = {
+    "true": True,
+    "1": True,
+    "yes": True,
+    "on": True,
+    "false": False,
+    "0": False,
+    "no": False,
+    "off": False,
+}
 SHA256_HEX = re.compile(r"[0-9a-f]{64}")
 
 
@@ -30,7 +41,10 @@ class Settings:
     raw_retention_days: int
     daily_retention_days: int
     queue_limit_entries: int
-    new_pages_per_day: int
+    new_entities_per_day: int
+    redis_enabled: bool
+    dedup_window: timedelta
+    require_sign_in: bool
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, str]) -> "Settings":
@@ -51,7 +65,10 @@ class Settings:
             raw_retention_days=_integer(values, "FOOTFALL_RAW_RETENTION_DAYS", 7, least=2),
             daily_retention_days=_daily_retention(values),
             queue_limit_entries=_integer(values, "FOOTFALL_QUEUE_LIMIT_ENTRIES", 1_000_000, least=1),
-            new_pages_per_day=_integer(values, "FOOTFALL_NEW_PAGES_PER_DAY", 20_000, least=1),
+            new_entities_per_day=_integer(values, "FOOTFALL_NEW_ENTITIES_PER_DAY", 20_000, least=1),
+            redis_enabled=_boolean(values, "VIEW_TRACKING_REDIS_ENABLED", True),
+            dedup_window=_dedup_window(values),
+            require_sign_in=_boolean(values, "FOOTFALL_REQUIRE_SIGN_IN", True),
         )
 
 
@@ -90,6 +107,25 @@ def _integer(values: Mapping[str, str], name: str, default: int, *, least: int) 
     if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) < least:
         raise SettingsError(f"{name} must be a whole number of at least {least}, not {text!r}")
     return int(text)
+
+
+def _boolean(values: Mapping[str, str], name: str, default: bool) -> bool:
+    text = (values.get(name) or str(default)).lower()
+    if text not in BOOLEANS:
+        raise SettingsError(f"{name} must be true or false, not {text!r}")
+    return BOOLEANS[text]
+
+
+def _dedup_window(values: Mapping[str, str]) -> timedelta:
+    """Hours, also fractions. At most 24: a viewer's key lives until the end of the next day."""
+    name = "VIEW_DEDUP_TTL_HOURS"
+    text = values.get(name) or "24"
+    if not re.fullmatch(r"[0-9]{1,2}(\.[0-9]{1,6})?", text) or not 0 < float(text) <= 24:
+        raise SettingsError(
+            f"{name} must be a number of hours above 0 and up to 24, not {text!r}; "
+            "whether repeats count at all is the content type's own setting"
+        )
+    return max(timedelta(hours=float(text)), timedelta(seconds=1))
 
 
 def _daily_retention(values: Mapping[str, str]) -> int:

@@ -9,13 +9,14 @@ from collections.abc import Iterable, Mapping
 from datetime import date, datetime
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, text
+from sqlalchemy import Connection, bindparam, func, select, text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import Date
 
 from footfall import entities
 from footfall.clock import days_back
 from footfall.definitions import CLEAN_DAYS, FIGURE_COLUMNS, ONE_ENTITY, THE_SITE, figures
+from footfall.schema import ViewCounter
 
 TOP_COUNTRIES = 10
 TOP_REFERRERS = 10
@@ -64,6 +65,8 @@ def entity_stats(
             for name, value in _traffic(rows, audience, "total_views").items()
         },
         "not_counted": _not_counted(rows.values()),
+        **_all_time(connection, entity.id),
+        **_engagement(entity),
         "computed_at": now.isoformat(),
     }
 
@@ -126,6 +129,30 @@ def _most(rows: Iterable[Figures], name: str, most: int | None = None) -> dict[s
         total.update(row.get(name, {}))
     ranked = sorted(total.items(), key=lambda item: (-item[1], item[0]))
     return dict(ranked[:most])
+
+
+def _all_time(connection: Connection, entity_id: int) -> dict[str, Any]:
+    row = connection.execute(
+        select(
+            func.coalesce(func.sum(ViewCounter.count), 0).label("views"),
+            func.min(ViewCounter.first_viewed_at).label("first"),
+            func.max(ViewCounter.last_viewed_at).label("last"),
+        ).where(ViewCounter.entity_id == entity_id)
+    ).one()
+    return {
+        "all_time_views": int(row.views),
+        "first_view_at": row.first.isoformat() if row.first else None,
+        "last_view_at": row.last.isoformat() if row.last else None,
+    }
+
+
+def _engagement(entity: entities.EntityRow) -> dict[str, Any]:
+    reactions = entity.reactions or {}
+    return {
+        "total_reactions": sum(reactions.values()),
+        "reactions_by_emoji": reactions,
+        "total_comments": entity.comments or 0,
+    }
 
 
 def _not_counted(rows: Iterable[Figures]) -> dict[str, int]:

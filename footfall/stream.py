@@ -6,66 +6,50 @@ whatever is in the stream is not yet written, or was written in the second befor
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any, Literal, cast
 
 from redis import Redis
-from redis.exceptions import RedisError, ResponseError
+from redis.backoff import NoBackoff
+from redis.exceptions import ResponseError
+from redis.retry import Retry
 
+from footfall import keys
 from footfall.errors import Unavailable
-from footfall.event import EPOCH, ViewEvent, encode
+from footfall.event import EPOCH, Outcome, View, ViewEvent, encode
 from footfall.settings import Settings
 
-# One hash tag, so that a script may touch all of them on a cluster too
-STREAM_KEY = "{footfall}:views"
-LEDGER_KEY = "{footfall}:ledger"  # fields "<day>:<tally>"
+STREAM_KEY = keys.STREAM
+LEDGER_KEY = keys.LEDGER
 GROUP = "writers"
-FIELD = b"e"
+FIELD = b"e"  # the events' envelope
+OUTCOME_FIELD = b"o"  # what was decided after the envelope was made, of all its events
 
+LOOK_ENTRIES = 1_000
 ENTRY_EVENTS = 50  # a larger group is split, so that what a writer reads at once stays bounded
 TAKE_OVER_IDLE_MS = 30_000  # longer than any statement of a living writer may run
 MEMORY_SHARE = 0.75  # of maxmemory; the rest is for ticks and acknowledgements
 PRESSURE_INTERVAL_SECONDS = 1.0
+MILLISECOND = timedelta(milliseconds=1)
 SEQUENCE_BITS = 20  # of an entry's number within its millisecond, in the packed entry id
 
+ID_SLOT = timedelta(hours=24)  # how long an id is answered as it was the first time
+COUNT_KEPT = timedelta(days=30)  # a shown count that nobody raises or reads; it is seeded again when needed
+MOST_VIEW_TYPES = 50  # of one entity: types come from outside
+
 Tally = Literal["accepted", "settled", "duplicates", "dead_letters", "erased"]
-
-# Acknowledge and remove entries, and count what became of their events only if this was the call that
-# acknowledged them: two writers that finish the same entry count it once.
-# ARGV: group, then for each entry: id, number of tallies, (field, amount) ...
-SETTLE = """
-local acknowledged, i = 0, 2
-while i <= #ARGV do
-  local id, tallies = ARGV[i], tonumber(ARGV[i + 1])
-  local first = redis.call('XACK', KEYS[1], ARGV[1], id) == 1
-  redis.call('XDEL', KEYS[1], id)
-  i = i + 2
-  for _ = 1, tallies do
-    if first then redis.call('HINCRBY', KEYS[2], ARGV[i], ARGV[i + 1]) end
-    i = i + 2
-  end
-  if first then acknowledged = acknowledged + 1 end
-end
-return acknowledged
-"""
-
-# Forget a consumer only if nothing is pending on it: Redis drops a deleted consumer's entries.
-FORGET_CONSUMER = """
-local pending = redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', 1, ARGV[2])
-if #pending > 0 then return 0 end
-redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], ARGV[2])
-return 1
-"""
+Counts = Mapping[str, int]  # {view type: views}
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One entry as read: its id in the stream and the envelope in it."""
+    """One entry as read: its id in the stream, the envelope in it, and what was decided after."""
 
     id: str
     payload: bytes
+    outcome: Outcome | None = None
 
     @property
     def number(self) -> int:
@@ -82,30 +66,86 @@ class Backlog:
     oldest_seconds: float  # age of the oldest unwritten entry; 0 when there is none
 
 
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What the atomic step did with a view; with `seed` and `limited` it did nothing."""
+
+    status: Literal["taken", "retry", "seed", "limited"]
+    outcome: Outcome
+    views: int  # of the entity, of all types, as shown
+
+
 def connect(settings: Settings) -> Redis:
-    """A client that connects when first used and gives up soon: a request must not hang on a dead Redis."""
+    """A client that connects when first used and gives up soon: a request must not hang on a dead Redis.
+
+    It never sends a command again by itself. After an error nobody knows whether the first one was carried
+    out, and appending twice is for those to decide who know the ids.
+    """
     return Redis.from_url(
-        settings.redis_url, socket_connect_timeout=1.0, socket_timeout=5.0, health_check_interval=30
+        settings.redis_url,
+        socket_connect_timeout=1.0,
+        socket_timeout=5.0,
+        health_check_interval=30,
+        retry=Retry(NoBackoff(), 0),
     )
 
 
 def put(redis: Redis, events: Sequence[ViewEvent]) -> None:
     """Append `events` durably, all or none; returns once Redis has them on disk.
 
-    Raises `Unavailable` when Redis did not answer. Then the outcome is unknown: the same events may be put
-    again under their ids, the writer finds the second copy.
+    Raises `RedisError`. Then the outcome is unknown: the same events may be put again, or written another
+    way, under their ids; the writer finds the second copy.
     """
     accepted = Counter(f"{event.day}:accepted" for event in events)
-    try:
-        with redis.pipeline(transaction=True) as transaction:
-            for start in range(0, len(events), ENTRY_EVENTS):
-                payload = encode(events[start : start + ENTRY_EVENTS])
-                transaction.xadd(STREAM_KEY, {FIELD: payload})
-            for field, amount in accepted.items():
-                transaction.hincrby(LEDGER_KEY, field, amount)
-            transaction.execute()
-    except RedisError as error:
-        raise Unavailable("the queue does not take events now") from error
+    with redis.pipeline(transaction=True) as transaction:
+        for start in range(0, len(events), ENTRY_EVENTS):
+            payload = encode(events[start : start + ENTRY_EVENTS])
+            transaction.xadd(STREAM_KEY, {FIELD: payload})
+        for field, amount in accepted.items():
+            transaction.hincrby(LEDGER_KEY, field, amount)
+        transaction.execute()
+
+
+def take(redis: Redis, views: Sequence[View], seeds: Sequence[Counts | None], now: datetime) -> list[Taken]:
+    """Append views of content, each with its dedup and its count in one atomic step; parallel to `views`.
+
+    `seeds` are the database's counts for entities whose shown count is to be seeded, else None. Raises
+    `RedisError`; then any of them may have been taken.
+    """
+    with redis.pipeline(transaction=False) as pipeline:
+        for view, seed in zip(views, seeds, strict=True):
+            pipeline.eval(keys.script("take"), 6, *_take_arguments(view, seed, now))
+        replies = pipeline.execute()
+    return [
+        Taken(status.decode(), outcome.decode() or "counted", shown) for status, outcome, shown in replies
+    ]
+
+
+def _take_arguments(view: View, seed: Counts | None, now: datetime) -> list[Any]:
+    event = view.event
+    name = (event.entity_type, event.external_id)
+    window_ms = (event.slot_ends_at - now) // MILLISECOND if event.slot_ends_at and event.slot else 0
+    return [
+        STREAM_KEY,
+        LEDGER_KEY,
+        keys.count(*name),
+        keys.id_slot(*name, event.id),
+        keys.viewer_slot(*name, event.slot or b""),
+        keys.viewer_slot(*name, view.slot_of_yesterday or b""),
+        (now - EPOCH) // MILLISECOND,
+        event.id.hex,
+        encode([event]),
+        f"{event.day}:accepted",
+        event.outcome,
+        event.view_type,
+        ID_SLOT // MILLISECOND if view.has_clients_id else 0,
+        window_ms,
+        COUNT_KEPT // MILLISECOND,
+        MOST_VIEW_TYPES,
+        "\0".join(name),
+        0 if seed is None else 1,
+        *(item for pair in (seed or {}).items() for item in pair),
+    ]
 
 
 class Pressure:
@@ -120,7 +160,7 @@ class Pressure:
         self._problem: str | None = None
 
     def refuse_when_full(self, redis: Redis) -> None:
-        """Raise `Unavailable` when the queue or Redis' memory is at its limit, or Redis is away."""
+        """Raise `Unavailable` when the queue or Redis' memory is nearly full, `RedisError` without Redis."""
         now = time.monotonic()
         if now - self._checked_at >= PRESSURE_INTERVAL_SECONDS:
             self._checked_at = now
@@ -129,13 +169,10 @@ class Pressure:
             raise Unavailable(self._problem)
 
     def _look(self, redis: Redis) -> str | None:
-        try:
-            with redis.pipeline(transaction=False) as pipeline:
-                pipeline.info("memory")
-                pipeline.xlen(STREAM_KEY)
-                memory, entries = pipeline.execute()
-        except RedisError:
-            return "the queue does not take events now"
+        with redis.pipeline(transaction=False) as pipeline:
+            pipeline.info("memory")
+            pipeline.xlen(STREAM_KEY)
+            memory, entries = pipeline.execute()
         if entries >= self._limit_entries:
             return "the queue is full; the writers have to catch up"
         if memory["maxmemory"] and memory["used_memory"] > MEMORY_SHARE * memory["maxmemory"]:
@@ -154,6 +191,27 @@ def backlog(redis: Redis, now: datetime) -> Backlog:
     milliseconds = int(oldest[0][0].partition(b"-")[0])
     age = (now - EPOCH).total_seconds() - milliseconds / 1000
     return Backlog(entries=entries, oldest_seconds=max(age, 0.0))
+
+
+def last_id(redis: Redis) -> str:
+    """The id of the newest entry; nothing that is queued later has a smaller one."""
+    newest = cast(list[Any], redis.xrevrange(STREAM_KEY, count=1))
+    return newest[0][0].decode() if newest else "0-0"
+
+
+def is_queued_until(redis: Redis, entry_id: str) -> bool:
+    """Whether anything up to and including `entry_id` is still unwritten."""
+    return bool(redis.xrange(STREAM_KEY, "-", entry_id, count=1))
+
+
+def entries_until(redis: Redis, entry_id: str) -> Iterator[Entry]:
+    """The unwritten entries up to and including `entry_id`, only looked at."""
+    start = "-"
+    while part := _entries(
+        redis, cast(list[Any], redis.xrange(STREAM_KEY, start, entry_id, count=LOOK_ENTRIES))
+    ):
+        yield from part
+        start = f"({part[-1].id}"
 
 
 def read(redis: Redis, consumer: str, count: int) -> list[Entry]:
@@ -183,7 +241,7 @@ def settle(redis: Redis, tallies: Mapping[str, Mapping[str, int]]) -> int:
         arguments += [entry_id, len(fields)]
         for field, amount in fields.items():
             arguments += [field, amount]
-    return int(redis.eval(SETTLE, 2, STREAM_KEY, LEDGER_KEY, *arguments))
+    return int(redis.eval(keys.script("settle"), 2, STREAM_KEY, LEDGER_KEY, *arguments))
 
 
 def forget_idle_consumers(redis: Redis, idle_ms: int = 24 * 3600 * 1000) -> int:
@@ -193,7 +251,7 @@ def forget_idle_consumers(redis: Redis, idle_ms: int = 24 * 3600 * 1000) -> int:
     except ResponseError:
         return 0  # no stream or no group yet
     return sum(
-        int(redis.eval(FORGET_CONSUMER, 1, STREAM_KEY, GROUP, consumer["name"]))
+        int(redis.eval(keys.script("forget_consumer"), 1, STREAM_KEY, GROUP, consumer["name"]))
         for consumer in consumers
         if consumer["idle"] > idle_ms
     )
@@ -244,7 +302,8 @@ def _entries(redis: Redis, raw_entries: Iterable[Any]) -> list[Entry]:
             # removed from the stream while pending on a dead writer: settled, only the mark is left
             redis.xack(STREAM_KEY, GROUP, entry_id)
             continue
-        entries.append(Entry(id=entry_id.decode(), payload=fields.get(FIELD, b"")))
+        outcome = fields.get(OUTCOME_FIELD)
+        entries.append(Entry(entry_id.decode(), fields.get(FIELD, b""), outcome and outcome.decode()))
     return entries
 
 

@@ -32,7 +32,7 @@ DEVICE_WORDS: tuple[tuple[Device, tuple[str, ...]], ...] = (
             "symbian",
         ),
     ),
-    ("desktop", ("windows", "macintosh", "mac os x", "x11", "cros", "linux")),
+    ("desktop", ("windows", "macintosh", "mac os x", "x11", "linux")),
 )
 
 
@@ -69,3 +69,8 @@ def _by_two_words(lowered: str) -> Device | None:
     if "android" in lowered and "mobile" not in lowered:
         return "tablet"
     return None
+
+
+def warm_up() -> None:
+    """Compile the crawlers' patterns now, so that the first visitor does not wait for it."""
+    describe("Mozilla/5.0")

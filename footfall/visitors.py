@@ -44,6 +44,16 @@ def visitor_of_user(key: bytes, user_id: str) -> int:
     return _hash(key, b"user\0" + _bytes(user_id))
 
 
+def slot(key: bytes, visitor: int, entity: tuple[str, str]) -> bytes:
+    """The name of a viewer's slot for an entity on the key's day: 16 bytes.
+
+    A hash of the visitor's, so that slots of different entities cannot be told to be one viewer's.
+    """
+    entity_type, external_id = entity
+    message = b"slot\0" + visitor.to_bytes(8, "big", signed=True) + _bytes(f"{entity_type}\0{external_id}")
+    return hmac.digest(key, message, "sha256")[:16]
+
+
 def _hash(key: bytes, message: bytes) -> int:
     return int.from_bytes(hmac.digest(key, message, "sha256")[:8], "big", signed=True)
 

@@ -8,19 +8,19 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from io import StringIO
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from redis import Redis
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError
 
-from footfall import days, entities, stream
-from footfall.clock import day_start, site_day, utc_now
-from footfall.event import Unreadable, ViewEvent, decode, encode
+from footfall import counts, days, entities, stream
+from footfall.clock import site_day, utc_now
+from footfall.event import Outcome, Unreadable, ViewEvent, decode, encode
 from footfall.schema import DeadLetter
 from footfall.settings import Settings
 
@@ -33,20 +33,25 @@ ATTEMPTS = 3  # of a transaction that a deadlock or a serialisation failure ende
 RETRYABLE = {"40P01", "40001"}
 DAYS_AHEAD = 2  # clocks ahead, and zones ahead of UTC, reach tomorrow; nothing honest reaches further
 
-Fate = Literal["row", "duplicate", "dead_letter"]
+Result = TypeVar("Result")
+Fate = Literal["row", "duplicate", "dead_letter", "erased"]
 TALLY_OF_FATE: dict[Fate, stream.Tally] = {
     "duplicate": "duplicates",
     "dead_letter": "dead_letters",
+    "erased": "erased",
 }
 
 CREATE_INCOMING = text("""
-    CREATE TEMP TABLE IF NOT EXISTS incoming (ordinal integer, LIKE view_events) ON COMMIT DELETE ROWS
+    CREATE TEMP TABLE IF NOT EXISTS incoming
+        (ordinal integer, slot bytea, slot_ends_at timestamptz, LIKE view_events) ON COMMIT DELETE ROWS
 """)
 COPY_INCOMING = """
-    COPY incoming (ordinal, occurred_at, visitor, entry, day, entity_id, id, authenticated, outcome,
-                   device, view_type, view_source, country, referrer_domain) FROM STDIN
+    COPY incoming (ordinal, slot, slot_ends_at, occurred_at, visitor, entry, day, entity_id, id,
+                   authenticated, outcome, device, view_type, view_source, country, referrer_domain)
+    FROM STDIN
 """
-# In key order: two writers with the same ids then wait for each other instead of deadlocking.
+# In key order: two writers with the same ids then wait for each other instead of deadlocking. The counters
+# are raised by what is really inserted, in the same statement.
 INSERT_EVENTS = text("""
     WITH inserted AS (
         INSERT INTO view_events (occurred_at, visitor, entry, day, entity_id, id, authenticated, outcome,
@@ -56,9 +61,34 @@ INSERT_EVENTS = text("""
         FROM incoming
         ORDER BY day, id, ordinal
         ON CONFLICT (day, id) DO NOTHING
-        RETURNING day
+        RETURNING day, entity_id, view_type, outcome, occurred_at
+    ),
+    counted AS (
+        INSERT INTO view_counters AS c (entity_id, view_type, count, sealed, first_viewed_at, last_viewed_at,
+                                        created_at, updated_at)
+        SELECT entity_id, view_type, count(*), 0, min(occurred_at), max(occurred_at), :now, :now
+        FROM inserted
+        WHERE outcome = 'counted'
+        GROUP BY entity_id, view_type
+        ORDER BY entity_id, view_type
+        ON CONFLICT (entity_id, view_type) DO UPDATE SET
+            count = c.count + excluded.count,
+            first_viewed_at = least(c.first_viewed_at, excluded.first_viewed_at),
+            last_viewed_at = greatest(c.last_viewed_at, excluded.last_viewed_at),
+            updated_at = excluded.updated_at
     )
     SELECT day, count(*) AS events FROM inserted GROUP BY day
+""")
+# Who viewed what, for the time without Redis: of the views of this batch that were counted, now or by an
+# earlier delivery.
+INSERT_SLOTS = text("""
+    INSERT INTO view_slots AS s (name, entity_id, event_id, ends_at, by_fallback)
+    SELECT DISTINCT ON (i.slot) i.slot, i.entity_id, i.id, i.slot_ends_at, false
+    FROM incoming AS i JOIN view_events AS v ON v.day = i.day AND v.id = i.id AND v.entry = i.entry
+    WHERE i.slot IS NOT NULL AND v.outcome = 'counted'
+    ORDER BY i.slot, i.slot_ends_at DESC
+    ON CONFLICT (name) DO UPDATE SET event_id = excluded.event_id, ends_at = excluded.ends_at
+    WHERE s.ends_at < excluded.ends_at
 """)
 # Those of the batch whose stored row came with the same entry: just inserted, or by an earlier delivery.
 # Of an id that stands twice in one entry, the first is the row.
@@ -109,6 +139,7 @@ def drain(
     call: a store that is away or a schema that has drifted must be loud, and must lose nothing.
     """
     written = Written()
+    counts.raise_behind(engine, redis)
     deadline = time.monotonic() + DRAIN_SECONDS
     while time.monotonic() < deadline and not should_stop():
         entries = stream.read(redis, consumer, READ_ENTRIES)
@@ -131,6 +162,7 @@ def write_batch(
     the commit: the same fates, no second row.
     """
     connection.execute(CREATE_INCOMING)
+    connection.execute(entities.HOLD_OFF_DELETIONS)
     wanted = {one.event.day for one in incoming if isinstance(one.event, ViewEvent)}
     open_ = days.hold_open(connection, wanted)
     fates: dict[int, Fate] = {}
@@ -154,10 +186,21 @@ def write_batch(
 def _write_entries(
     engine: Engine, redis: Redis, settings: Settings, batch: "Batch", now: datetime
 ) -> list[Fate]:
-    _open_days(engine, settings, batch.incoming, now)
-    fates = _in_transaction(engine, lambda connection: write_batch(connection, batch.incoming, now, settings))
+    events = [one.event for one in batch.incoming if isinstance(one.event, ViewEvent)]
+    open_days(engine, settings, events, now)
+    fates = in_transaction(engine, lambda connection: write_batch(connection, batch.incoming, now, settings))
+    _show(engine, redis, batch, fates)
     stream.settle(redis, _tallies(batch, fates))
     return fates
+
+
+def _show(engine: Engine, redis: Redis, batch: Batch, fates: Sequence[Fate]) -> None:
+    """Bring the shown counts up to what was committed, and drop those of what was deleted meanwhile."""
+    pairs = zip(batch.incoming, fates, strict=True)
+    known = [(one.event.name, fate) for one, fate in pairs if isinstance(one.event, ViewEvent)]
+    counts.raise_touched(engine, redis, {name for name, _ in known})
+    for name in {name for name, fate in known if fate == "erased"}:
+        counts.forget(redis, name)
 
 
 def _batches(entries: Iterable[stream.Entry]) -> Iterator["Batch"]:
@@ -172,30 +215,43 @@ def _batches(entries: Iterable[stream.Entry]) -> Iterator["Batch"]:
         yield batch
 
 
+def events_of(entry: stream.Entry) -> list[ViewEvent]:
+    """The readable events of an entry, with their outcomes."""
+    return [one.event for one in _incoming(entry) if isinstance(one.event, ViewEvent)]
+
+
 def _incoming(entry: stream.Entry) -> list[Incoming]:
     try:
         events = decode(entry.payload)
     except Unreadable as error:
         events = [error]
-    return [Incoming(entry.number, position, event, entry.payload) for position, event in enumerate(events)]
+    return [
+        Incoming(entry.number, position, _decided(event, entry.outcome), entry.payload)
+        for position, event in enumerate(events)
+    ]
 
 
-def _open_days(engine: Engine, settings: Settings, incoming: Sequence[Incoming], now: datetime) -> None:
+def _decided(event: ViewEvent | Unreadable, outcome: Outcome | None) -> ViewEvent | Unreadable:
+    """The event with the outcome of the atomic step, which came after its envelope was made."""
+    if outcome is None or isinstance(event, Unreadable) or event.outcome == outcome:
+        return event
+    return replace(event, outcome=outcome)
+
+
+def open_days(engine: Engine, settings: Settings, events: Iterable[ViewEvent], now: datetime) -> None:
+    """Make the partitions that `events` need and that may still be made; commits."""
     today = site_day(now, settings.time_zone)
     first = today - timedelta(days=settings.daily_retention_days)
     last = today + timedelta(days=DAYS_AHEAD)
-    wanted = {
-        one.event.day
-        for one in incoming
-        if isinstance(one.event, ViewEvent) and first <= one.event.day <= last
-    }
+    wanted = {event.day for event in events if first <= event.day <= last}
     with engine.begin() as connection:
         missing = days.missing_days(connection, wanted)
         if missing:
             days.open_days(connection, missing)
 
 
-def _in_transaction(engine: Engine, work: Callable[[Connection], list[Fate]]) -> list[Fate]:
+def in_transaction(engine: Engine, work: Callable[[Connection], Result]) -> Result:
+    """Do `work` in a transaction, again when a deadlock or a serialisation failure ended it."""
     for attempt in range(1, ATTEMPTS + 1):
         try:
             with engine.begin() as connection:
@@ -243,18 +299,24 @@ def _insert(
 ) -> tuple[dict[int, Fate], set[date]]:
     keys = entities.ensure(
         connection,
-        {(event.entity_type, event.external_id) for _, _, event in good},
+        {event.name for _, _, event in good},
         now,
-        day_start(site_day(now, settings.time_zone), settings.time_zone),
-        settings.new_pages_per_day,
+        settings,
     )
+    fates: dict[int, Fate] = {ordinal: "erased" for ordinal, _, event in good if event.name not in keys}
+    living = [one for one in good if one[0] not in fates]
+    if not living:
+        return fates, set()
     connection.execute(text("TRUNCATE incoming"))
-    _copy(connection, good, keys)
-    inserted = {row.day: row.events for row in connection.execute(INSERT_EVENTS)}
-    if sum(inserted.values()) == len(good):
-        return dict.fromkeys((ordinal for ordinal, _, _ in good), "row"), set(inserted)
+    _copy(connection, living, keys)
+    inserted = {row.day: row.events for row in connection.execute(INSERT_EVENTS, {"now": now})}
+    if any(event.slot is not None for _, _, event in living):
+        connection.execute(INSERT_SLOTS)
+    if sum(inserted.values()) == len(living):
+        return fates | dict.fromkeys((ordinal for ordinal, _, _ in living), "row"), set(inserted)
     rows = set(connection.scalars(ROWS_OF_THESE_ENTRIES))
-    fates: dict[int, Fate] = {ordinal: "row" if ordinal in rows else "duplicate" for ordinal, _, _ in good}
+    for ordinal, _, _ in living:
+        fates[ordinal] = "row" if ordinal in rows else "duplicate"
     return fates, set(inserted)
 
 
@@ -267,11 +329,13 @@ def _copy(
     for ordinal, entry, event in good:
         values = (
             ordinal,
+            None if event.slot is None else f"\\x{event.slot.hex()}",
+            event.slot_ends_at,
             event.occurred_at,
             event.visitor,
             entry,
             event.day,
-            keys[event.entity_type, event.external_id],
+            keys[event.name],
             event.id,
             event.authenticated,
             event.outcome,

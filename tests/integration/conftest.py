@@ -70,6 +70,9 @@ def empty(engine: Engine) -> None:
         for partition in partitions:
             connection.execute(text(f"DROP TABLE {partition}"))
         connection.execute(
-            text("TRUNCATE event_days, rollup_days, daily_stats, dead_letters, salts RESTART IDENTITY")
+            text(
+                "TRUNCATE event_days, rollup_days, daily_stats, dead_letters, salts, view_counters, view_slots,"
+                " shown_behind, tallies RESTART IDENTITY"
+            )
         )
         connection.execute(text("DELETE FROM entities WHERE entity_type <> 'site'"))

@@ -156,16 +156,16 @@ def test_a_batch_of_depth_100_000_is_refused(client: FlaskClient, redis: Redis) 
 
 
 def test_a_body_over_the_limit_is_413(client: FlaskClient, redis: Redis) -> None:
-    fits = {"path": "/", "x": "y" * (16 * 1024 - len('{"path":"/","x":""}'))}
+    fits = {"path": "/", "x": "y" * (64 * 1024 - len('{"path":"/","x":""}'))}
     body = json.dumps(fits, separators=(",", ":")).encode()
-    assert len(body) == 16 * 1024
+    assert len(body) == 64 * 1024
     assert client.post(PAGE_VIEW, data=body, content_type="application/json").status_code == 204
     response = client.post(PAGE_VIEW, data=body + b" ", content_type="application/json")
     assert (response.status_code, response.json and response.json["code"]) == (413, "too_large")
     assert len(queued(redis)) == 1
 
 
-@pytest.mark.parametrize(("size", "status"), [(16 * 1024, 400), (16 * 1024 + 1, 413), (10**7, 413)])
+@pytest.mark.parametrize(("size", "status"), [(64 * 1024, 400), (64 * 1024 + 1, 413), (10**7, 413)])
 def test_a_body_without_a_length_is_read_up_to_the_limit(client: FlaskClient, size: int, status: int) -> None:
     response = client.post(
         PAGE_VIEW,
@@ -360,8 +360,10 @@ def test_a_preflight_is_answered_for_listed_origins_only(make_client: MakeClient
     assert queued(redis) == []
 
 
-def test_when_redis_is_away_the_answer_is_503_and_when_to_come_again(make_client: MakeClient) -> None:
-    client = make_client(redis_url="redis://127.0.0.1:1")
+def test_when_both_stores_are_away_the_answer_is_503_and_when_to_come_again(make_client: MakeClient) -> None:
+    client = make_client(
+        redis_url="redis://127.0.0.1:1", database_url="postgresql+psycopg2://nobody@127.0.0.1:1/nothing"
+    )
     for url, body in ((PAGE_VIEW, {"path": "/"}), (BATCH, {"events": entries(1)})):
         response = send(client, body, url, **SERVICE)
         assert (response.status_code, response.json and response.json["code"]) == (503, "unavailable")

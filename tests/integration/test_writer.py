@@ -15,7 +15,7 @@ from footfall import stream, writer
 from footfall.errors import Unavailable
 from footfall.event import ViewEvent, encode
 from footfall.settings import Settings
-from tests.factory import make_event, make_settings, store
+from tests.factory import make_event, store
 
 NOW = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)
 
@@ -278,7 +278,7 @@ def test_only_days_that_got_rows_change_their_version(
 def test_pages_over_the_days_cap_are_counted_together(
     engine: Engine, redis: Redis, settings: Settings
 ) -> None:
-    capped = replace(settings, new_pages_per_day=3)
+    capped = replace(settings, new_entities_per_day=3)
     paths = ["/a", "/b", "/c", "/d", "/e"]
     for _ in range(2):
         store(engine, redis, capped, [make_event(capped, NOW, external_id=path) for path in paths])
@@ -336,12 +336,6 @@ def test_the_queue_refuses_before_redis_memory_is_full(redis: Redis) -> None:
             stream.Pressure(limit_entries=1000).refuse_when_full(redis)
     finally:
         redis.config_set("maxmemory", before)
-
-
-def test_a_redis_that_is_away_is_unavailable() -> None:
-    settings = make_settings(REDIS_URL="redis://127.0.0.1:1")
-    with pytest.raises(Unavailable):
-        stream.put(stream.connect(settings), [make_event(settings, NOW)])
 
 
 def test_a_consumer_with_pending_entries_is_never_forgotten(

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from footfall import fields
+from footfall.content_types import PAGE
 from footfall.errors import Invalid
 
 
@@ -82,7 +83,7 @@ def test_an_id_is_kept_as_it_came() -> None:
 @pytest.mark.parametrize("sent", ["", "Card", "card view", "x" * 41, "card\n", "ａ"])
 def test_a_bad_view_type_is_refused(sent: str) -> None:
     with pytest.raises(Invalid, match="^view_type: "):
-        fields.view_type(sent, "view_type")
+        fields.view_type(PAGE, sent, "view_type")
 
 
 @pytest.mark.parametrize(

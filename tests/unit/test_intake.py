@@ -37,7 +37,11 @@ def country_of(address: str) -> str | None:
     return "GB" if address == "192.0.2.9" else None
 
 
-EDGE = Edge(SETTINGS, salts, country_of)
+def owner_of(_entity_type: str, external_id: str) -> str | None:
+    return "ann" if external_id == "anns" else None
+
+
+EDGE = Edge(SETTINGS, salts, country_of, owner_of)
 
 
 def view(viewer: Viewer = VIEWER, edge: Edge = EDGE, **body: object) -> ViewEvent:
@@ -48,13 +52,13 @@ def reported(**entry: object) -> ViewEvent:
     """The event of a batch with this one entry."""
     found = intake.batch({"events": [{"entity_type": "page", "entity_id": "/a", **entry}]}, NOW, EDGE)
     assert found.errors == []
-    return found.events[0]
+    return found.views[0].event
 
 
 def refusal(**entry: object) -> str:
     """What is wrong with this one entry of a batch."""
     found = intake.batch({"events": [{"entity_type": "page", "entity_id": "/a", **entry}]}, NOW, EDGE)
-    assert found.events == []
+    assert found.views == []
     return str(found.errors[0]["error"])
 
 
@@ -215,8 +219,9 @@ def test_whatever_the_body_a_page_view_is_an_event_or_invalid(body: dict[str, An
 )
 def test_whatever_the_entry_a_batch_keeps_it_or_names_what_is_wrong(entry: dict[str, Any]) -> None:
     found = intake.batch({"events": [entry]}, NOW, EDGE)
-    assert len(found.events) + len(found.errors) == 1
-    assert not found.events or decode(encode(found.events)) == found.events
+    assert len(found.views) + len(found.errors) == 1
+    events = [view.event for view in found.views]
+    assert not events or decode(encode(events)) == events
     json.dumps(found.errors)
 
 
@@ -228,7 +233,7 @@ def test_whatever_the_events_a_batch_is_a_batch_or_invalid(events: object) -> No
         assert not isinstance(events, list)
         return
     assert isinstance(events, list)
-    assert len(found.events) + len(found.errors) == len(events)
+    assert len(found.views) + len(found.errors) == len(events)
 
 
 def test_a_reported_view_becomes_an_event() -> None:
@@ -368,19 +373,22 @@ def test_one_malformed_event_costs_itself_only() -> None:
     entries: list[object] = [{"entity_type": "page", "entity_id": f"/{number}"} for number in range(998)]
     entries[500:500] = [{"entity_type": "page"}, "not an object"]
     found = intake.batch({"events": entries}, NOW, EDGE)
-    assert len(found.events) == 998
+    assert len(found.views) == 998
     assert found.errors == [
         {"index": 500, "error": "entity_id: is required"},
         {"index": 501, "error": "event: must be an object"},
     ]
-    assert found.outcomes == {"bot": 998}
+    assert {view.event.outcome for view in found.views} == {"bot"}
+    assert found.indexes == [
+        index for index in range(1000) if index not in {e["index"] for e in found.errors}
+    ]
 
 
 @pytest.mark.parametrize("events", [None, {}, "x", 1, [{}] * 1001])
 def test_a_batch_is_a_list_of_at_most_1000(events: object) -> None:
     with pytest.raises(Invalid, match="^events: "):
         intake.batch({"events": events}, NOW, EDGE)
-    assert intake.batch({"events": []}, NOW, EDGE).events == []
+    assert intake.batch({"events": []}, NOW, EDGE).views == []
 
 
 def test_the_salts_of_all_days_of_a_batch_are_asked_for_at_once() -> None:

@@ -1,0 +1,194 @@
+"""The door behind which a view is safe: through Redis, or straight into PostgreSQL while Redis is away.
+
+Answered means durable. An error in the middle leaves the outcome unknown; then every view of the group goes
+the other way under its own id, and the writer finds the second copy.
+"""
+
+import logging
+import time
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from threading import Lock
+
+from redis import Redis
+from redis.exceptions import RedisError
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from footfall import counts, entities, fallback, stream
+from footfall.content_types import PAGE
+from footfall.database import read_snapshot
+from footfall.entities import Name
+from footfall.errors import Limited, Unavailable
+from footfall.event import View
+from footfall.settings import Settings
+from footfall.stream import Counts, Taken
+
+log = logging.getLogger(__name__)
+
+AWAY_SECONDS = 2.0  # between attempts on a Redis that is away; nobody waits for it meanwhile
+# For so long after Redis went away, counts are refused: the database's may be lower than what was shown
+COUNTS_REFUSED_SECONDS = 10.0
+LIMITED = "too many new ids today, or too many view types of this one"
+
+
+class Breaker:
+    """Whether Redis is used. Open: it is away, and nobody waits for it but one who looks now and then."""
+
+    def __init__(self, enabled: bool) -> None:
+        self._enabled = enabled
+        self._lock = Lock()
+        self._away_since: float | None = None
+        self._look_at = 0.0
+        if not enabled:
+            log.warning("views go straight to the database: VIEW_TRACKING_REDIS_ENABLED is false")
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether requests may use Redis."""
+        return self._enabled and self._away_since is None
+
+    @property
+    def away_seconds(self) -> float:
+        """For how long Redis has been away; without end when it is not to be used."""
+        if not self._enabled:
+            return float("inf")
+        return 0.0 if self._away_since is None else time.monotonic() - self._away_since
+
+    def open(self, error: RedisError) -> None:
+        """Redis has failed. Warns once for each time that it goes away."""
+        with self._lock:
+            now = time.monotonic()
+            self._look_at = now + AWAY_SECONDS
+            if self._away_since is None:
+                self._away_since = now
+                log.warning("Redis is away, views go to the database", extra={"error": type(error).__name__})
+
+    def close(self) -> None:
+        """Redis is back."""
+        with self._lock:
+            self._away_since = None
+        log.warning("Redis is back")
+
+    def is_time_to_look(self) -> bool:
+        """Whether this caller is the one to look again; the others go on without."""
+        with self._lock:
+            now = time.monotonic()
+            if not self._enabled or self._away_since is None or now < self._look_at:
+                return False
+            self._look_at = now + AWAY_SECONDS
+            return True
+
+
+class Acceptance:
+    """Takes views for one process."""
+
+    def __init__(self, engine: Engine, redis: Redis, settings: Settings) -> None:
+        self._engine = engine
+        self._redis = redis
+        self._settings = settings
+        self._pressure = stream.Pressure(settings.queue_limit_entries)
+        self._breaker = Breaker(settings.redis_enabled)
+        self.fallback_views = 0  # how many went past Redis
+
+    def take(self, views: Sequence[View], now: datetime) -> list[Taken]:
+        """Make `views` durable; what became of each, parallel to them.
+
+        Raises `Unavailable` when no store can take them. An entry with the status `limited` was refused,
+        the others are safe.
+        """
+        if not views:
+            return []
+        if self._redis_is_usable(now):
+            try:
+                self._pressure.refuse_when_full(self._redis)
+                return self._through_redis(views, now)
+            except RedisError as error:
+                self._breaker.open(error)
+        return self._through_postgres(views, now)
+
+    def take_one(self, view: View, now: datetime) -> Taken:
+        """The same for one view; raises `Limited` instead of saying so."""
+        (taken,) = self.take([view], now)
+        if taken.status == "limited":
+            raise Limited(LIMITED, retry_after_seconds=3600)
+        return taken
+
+    def shown(self, name: Name) -> Counts:
+        """What is shown of an entity: {view type: count}, empty for one without views.
+
+        Raises `Unavailable` without Redis for the first seconds, and when neither store answers.
+        """
+        if self._breaker.is_closed:
+            try:
+                found = counts.shown(self._redis, name)
+                if found is not None:
+                    return found
+            except RedisError as error:
+                self._breaker.open(error)
+        if self._breaker.away_seconds < COUNTS_REFUSED_SECONDS and not self._breaker.is_closed:
+            raise Unavailable("counts are being brought up to date", round(COUNTS_REFUSED_SECONDS))
+        return self._stored([name])[name]
+
+    def _redis_is_usable(self, now: datetime) -> bool:
+        if self._breaker.is_closed:
+            return True
+        if not self._breaker.is_time_to_look():
+            return False
+        try:
+            fallback.copy_to_redis(self._engine, self._redis, now)
+            self._redis.ping()
+        except (RedisError, SQLAlchemyError):
+            return False
+        self._breaker.close()
+        return True
+
+    def _through_redis(self, views: Sequence[View], now: datetime) -> list[Taken]:
+        pages = [view.event for view in views if view.event.entity_type == PAGE.name]
+        content = [view for view in views if view.event.entity_type != PAGE.name]
+        if pages:
+            stream.put(self._redis, pages)
+        taken = iter(self._take_content(content, now)) if content else iter(())
+        return [
+            Taken("taken", view.event.outcome, 0) if view.event.entity_type == PAGE.name else next(taken)
+            for view in views
+        ]
+
+    def _take_content(self, views: Sequence[View], now: datetime) -> list[Taken]:
+        taken = stream.take(self._redis, views, [None] * len(views), now)
+        unseeded = [i for i, one in enumerate(taken) if one.status == "seed"]
+        if not unseeded:
+            return taken
+        seeds, refused = self._seeds({views[i].event.name for i in unseeded}, now)
+        again = [i for i in unseeded if views[i].event.name not in refused]
+        for i, one in zip(again, self._take_seeded([views[i] for i in again], seeds, now), strict=True):
+            taken[i] = one
+        return [Taken("limited", one.outcome, 0) if one.status == "seed" else one for one in taken]
+
+    def _take_seeded(self, views: Sequence[View], seeds: Mapping[Name, Counts], now: datetime) -> list[Taken]:
+        return stream.take(self._redis, views, [seeds[view.event.name] for view in views], now)
+
+    def _seeds(self, names: Collection[Name], now: datetime) -> tuple[dict[Name, Counts], set[Name]]:
+        """The database's counts for entities that nobody has asked for yet, and those over the day's cap."""
+        try:
+            with read_snapshot(self._engine) as connection:
+                stored = counts.stored(connection, names)
+                unseen = {name for name, by_type in stored.items() if not by_type}
+                return stored, entities.over_cap(connection, unseen, now, self._settings)
+        except SQLAlchemyError as error:
+            raise Unavailable("the counts cannot be read now") from error
+
+    def _stored(self, names: Collection[Name]) -> dict[Name, Counts]:
+        try:
+            with self._engine.connect() as connection:
+                return counts.stored(connection, names)
+        except SQLAlchemyError as error:
+            raise Unavailable("the counts cannot be read now") from error
+
+    def _through_postgres(self, views: Sequence[View], now: datetime) -> list[Taken]:
+        try:
+            taken = fallback.take(self._engine, self._settings, views, now)
+        except SQLAlchemyError as error:
+            raise Unavailable("no store takes views now") from error
+        self.fallback_views += len(views)
+        return taken

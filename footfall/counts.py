@@ -1,0 +1,108 @@
+"""The counts that are shown: one integer an entity and view type in Redis, raised by intake and writer.
+
+Nothing lowers them. They are never above the views that were accepted under different ids, and equal the
+database's when the queue is empty.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import cast
+
+from redis import Redis
+from sqlalchemy import Connection, Engine, delete, text
+
+from footfall import keys
+from footfall.content_types import PAGE
+from footfall.entities import Name
+from footfall.schema import ShownBehind
+from footfall.stream import Counts
+
+SCAN_COUNT = 1_000
+
+# {name: {view type: count}} of living entities; those without a counter do not appear
+COUNTERS = text("""
+    SELECT e.entity_type, e.external_id, c.view_type, c.count AS views
+    FROM unnest(CAST(:types AS text[]), CAST(:ids AS text[])) AS name (entity_type, external_id)
+    JOIN entities AS e ON e.entity_type = name.entity_type AND e.external_id = name.external_id
+    JOIN view_counters AS c ON c.entity_id = e.id
+    WHERE e.deleted_at IS NULL
+""")
+NAMES_BEHIND = text("""
+    SELECT e.entity_type, e.external_id FROM entities AS e
+    WHERE e.id = ANY(:ids) AND e.deleted_at IS NULL
+""")
+
+
+def stored(connection: Connection, names: Collection[Name]) -> dict[Name, Counts]:
+    """The database's counts of `names`: {name: {view type: count}}, empty for an entity without views."""
+    found: dict[Name, dict[str, int]] = {name: {} for name in names}
+    parameters = {"types": [name[0] for name in found], "ids": [name[1] for name in found]}
+    for row in connection.execute(COUNTERS, parameters):
+        found[row.entity_type, row.external_id][row.view_type] = row.views
+    return cast(dict[Name, Counts], found)
+
+
+def shown(redis: Redis, name: Name) -> Counts | None:
+    """What is shown of an entity: {view type: count}; None when nobody has asked for it yet."""
+    fields = cast(dict[bytes, bytes], redis.hgetall(keys.count(*name)))
+    if b"" not in fields:
+        return None
+    return {field.decode(): int(count) for field, count in fields.items() if field}
+
+
+def raise_to(redis: Redis, counts: Mapping[Name, Counts]) -> None:
+    """Raise what is shown to `counts` where these are higher. May be called again."""
+    with redis.pipeline(transaction=False) as pipeline:
+        for name, by_type in counts.items():
+            if by_type:
+                pairs = [item for pair in by_type.items() for item in pair]
+                pipeline.eval(keys.script("raise"), 1, keys.count(*name), *pairs)
+        pipeline.execute()
+
+
+def raise_touched(engine: Engine, redis: Redis, names: Iterable[Name]) -> None:
+    """After a commit: raise what is shown of the entities whose events were in it.
+
+    Inserted or not: after a crash between a commit and this, the events come again and insert nothing.
+    """
+    touched = {name for name in names if name[0] != PAGE.name}  # nobody shows a live count of a page
+    if touched:
+        with engine.connect() as connection:
+            raise_to(redis, stored(connection, touched))
+
+
+def raise_behind(engine: Engine, redis: Redis) -> None:
+    """Raise what the fallback or a repair changed, and all that is shown once when Redis was restarted."""
+    with engine.begin() as connection:
+        behind = connection.scalars(delete(ShownBehind).returning(ShownBehind.entity_id)).all()
+        if behind:
+            rows = connection.execute(NAMES_BEHIND, {"ids": list(behind)})
+            raise_to(redis, stored(connection, [(row.entity_type, row.external_id) for row in rows]))
+    run = str(cast(dict[str, str], redis.info("server"))["run_id"])
+    if redis.get(keys.RUN) != run.encode():
+        _raise_all(engine, redis)
+        redis.set(keys.RUN, run)
+
+
+def forget(redis: Redis, name: Name) -> int:
+    """Remove every key of an entity; how many there were."""
+    gone = list(redis.scan_iter(match=f"{keys.of_entity(*name)}:*", count=SCAN_COUNT))
+    return int(redis.delete(*gone)) if gone else 0
+
+
+def _raise_all(engine: Engine, redis: Redis) -> None:
+    """Whatever is shown: a Redis that came back from an older state may show less than is stored."""
+    batch: list[Name] = []
+    for key in redis.scan_iter(match=f"{keys.TAG}:*:count", count=SCAN_COUNT):
+        entity = redis.hget(key, "")
+        if entity is not None:
+            entity_type, _, external_id = cast(bytes, entity).decode().partition("\0")
+            batch.append((entity_type, external_id))
+        if len(batch) >= SCAN_COUNT:
+            _raise_stored(engine, redis, batch)
+            batch = []
+    _raise_stored(engine, redis, batch)
+
+
+def _raise_stored(engine: Engine, redis: Redis, names: Collection[Name]) -> None:
+    with engine.connect() as connection:
+        raise_to(redis, stored(connection, names))

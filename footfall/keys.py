@@ -1,0 +1,47 @@
+"""The names of everything in Redis, and the scripts that work on them.
+
+All names share one hash tag, so that a script may touch several of them on a cluster too.
+"""
+
+from functools import cache
+from hashlib import blake2b
+from pathlib import Path
+from uuid import UUID
+
+TAG = "{footfall}"
+STREAM = f"{TAG}:views"
+LEDGER = f"{TAG}:ledger"  # fields "<day>:<tally>"
+RUN = f"{TAG}:run"  # the Redis process whose counts were last compared with the database
+FOLDER = Path(__file__).parent / "lua"
+
+
+def of_entity(entity_type: str, external_id: str) -> str:
+    """What the names of everything about one entity begin with; a digest, because ids may be long."""
+    digest = blake2b(f"{entity_type}\0{external_id}".encode(), digest_size=12)
+    return f"{TAG}:{digest.hexdigest()}"
+
+
+def count(entity_type: str, external_id: str) -> str:
+    """A hash {view type: shown count}; its empty field holds the entity's name and says that it is seeded."""
+    return f"{of_entity(entity_type, external_id)}:count"
+
+
+def id_slot(entity_type: str, external_id: str, event_id: UUID) -> str:
+    """What an id was answered, so that the same id again is answered the same."""
+    return f"{of_entity(entity_type, external_id)}:id:{event_id.hex}"
+
+
+def viewer_slot(entity_type: str, external_id: str, name: bytes) -> str:
+    """That a viewer has viewed the entity within the window. `name` is a keyed hash of both."""
+    return f"{of_entity(entity_type, external_id)}:slot:{name.hex()}"
+
+
+def new_entities(entity_type: str, day: str) -> str:
+    """A HyperLogLog of the ids of that type that were first seen on `day`."""
+    return f"{TAG}:new:{entity_type}:{day}"
+
+
+@cache
+def script(name: str) -> str:
+    """The text of a Lua script of this package."""
+    return (FOLDER / f"{name}.lua").read_text()

@@ -1,0 +1,6 @@
+-- Forget a writer's name only if nothing is pending on it: Redis drops a deleted consumer's entries.
+--
+-- KEYS: stream.  ARGV: group, consumer
+if #redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', 1, ARGV[2]) > 0 then return 0 end
+redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], ARGV[2])
+return 1
