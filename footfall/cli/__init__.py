@@ -121,7 +121,12 @@ def rollup(day: datetime | None, data_dir: Path) -> None:
                 days = days_to_roll(connection, site_day(utc_now(), settings.time_zone))
         for each in days:
             result = roll_up(engine, each, utc_now())
-            click.echo(f"{each}: {'being rolled up by another process' if result is None else result}")
+            if result is not None:
+                click.echo(f"{each}: {result.rows} rows")
+            elif day is None:
+                click.echo(f"{each}: left to another process, which is at it")
+            else:
+                raise FootfallError(f"{each} has no raw events, or another process is rolling it up")
         if not days:
             click.echo("all closed days are rolled up")
     finally:

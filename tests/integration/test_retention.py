@@ -137,6 +137,17 @@ def test_a_writer_that_is_at_it_is_waited_for_and_then_the_day_is_unclean(
     assert views_of(engine, "/", NOW, settings.time_zone) == {str(OLD): 2}
 
 
+def test_a_writer_that_has_only_looked_at_the_day_keeps_it_open(
+    engine: Engine, redis: Redis, settings: Settings
+) -> None:
+    store(engine, redis, settings, [make_event(settings, at(OLD))])
+    rollup.roll_up(engine, OLD, NOW)
+    with engine.begin() as connection:
+        assert days.hold_open(connection, [OLD]) == {OLD}
+        assert retention.drop_expired(engine, redis, settings, NOW) == []
+    assert retention.drop_expired(engine, redis, settings, NOW) == [OLD]
+
+
 def test_a_long_reader_delays_the_drop_and_never_the_writers(
     engine: Engine, redis: Redis, settings: Settings
 ) -> None:
