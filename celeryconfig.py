@@ -31,5 +31,6 @@ beat_schedule = {
     "turn-days": {"task": "footfall.turn_days", "schedule": 600.0, "options": TICK},
     "roll-up-nightly": {"task": "footfall.roll_up", "schedule": crontab(hour="0", minute="10")},
     "roll-up-late-days": {"task": "footfall.roll_up", "schedule": 300.0, "options": TICK},
+    "refresh-answers": {"task": "footfall.refresh_answers", "schedule": 240.0, "options": TICK},
     "drop-expired": {"task": "footfall.drop_expired", "schedule": crontab(hour="0,6", minute="40")},
 }

@@ -6,7 +6,7 @@ from flask import Flask, Response
 from flask.json.provider import DefaultJSONProvider
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from api import cors, doors, errors, host, operating, parts, reading, tracking
+from api import cors, doors, errors, heartbeat, host, operating, parts, reading, tracking
 from footfall import logs, user_agents
 from footfall.settings import Settings
 
@@ -29,6 +29,7 @@ def create_app(settings: Settings | None = None) -> Flask:
 
     Opens no connection. Raises `SettingsError`.
     """
+    is_served = settings is None
     if settings is None:
         logs.configure()
         settings = Settings.from_mapping(os.environ)
@@ -44,6 +45,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     doors.install(app)
     user_agents.warm_up()
     _trust_proxies(app, settings.trusted_proxies)
+    if is_served:
+        heartbeat.start(parts.of(app).engine)
     return app
 
 

@@ -10,6 +10,7 @@ from sqlalchemy import Engine
 
 from footfall import stream
 from footfall.acceptance import Acceptance
+from footfall.answers import Answers
 from footfall.countries import CountrySource
 from footfall.database import make_engine
 from footfall.entities import Facts
@@ -28,6 +29,7 @@ class Parts:
     engine: Engine
     redis: Redis
     acceptance: Acceptance
+    answers: Answers
     countries: CountrySource
     facts: Facts
     edge: Edge
@@ -46,6 +48,7 @@ class Parts:
             engine=engine,
             redis=redis,
             acceptance=Acceptance(engine, redis, settings),
+            answers=Answers(engine, redis, settings),
             countries=countries,
             facts=facts,
             edge=Edge(settings, salts.for_days, countries.of_address, facts.owner_of),
@@ -58,6 +61,11 @@ def install(app: Flask, settings: Settings) -> None:
     app.extensions[KEY] = Parts.make(settings)
 
 
+def of(app: Flask) -> Parts:
+    """The parts of `app`."""
+    return cast(Parts, app.extensions[KEY])
+
+
 def parts() -> Parts:
     """The parts of the app that handles the current request."""
-    return cast(Parts, current_app.extensions[KEY])
+    return of(current_app)

@@ -1,6 +1,7 @@
 """The endpoints that take views."""
 
 from collections import Counter
+from dataclasses import replace
 from operator import itemgetter
 
 from flask import Blueprint
@@ -11,6 +12,7 @@ from api.parts import parts
 from footfall import access, intake
 from footfall.acceptance import LIMITED
 from footfall.clock import utc_now
+from footfall.content_types import OTHER_VIEW_TYPE
 from footfall.event import View
 
 PAGE_VIEW_BYTES = 64 * 1024  # as much as a browser sends after the page is gone
@@ -44,3 +46,18 @@ def batch() -> ResponseReturnValue:
     outcomes = Counter(one.outcome for one in taken if one.status != "limited")
     errors = sorted([*found.errors, *refused], key=itemgetter("index"))
     return {"accepted": outcomes.total(), "outcomes": outcomes, "errors": errors}
+
+
+@blueprint.post("/track/event")
+def site_event() -> ResponseReturnValue:
+    """Something else that happened on the site, told by its server."""
+    now = utc_now()
+    access.require(callers.caller(now), "service")
+    here = parts()
+    view = intake.site_event(bodies.json_object(PAGE_VIEW_BYTES), now, here.edge)
+    (taken,) = here.acceptance.take([view], now)
+    if taken.status == "limited":
+        # one class too many: it is counted with the others rather than not at all
+        other = replace(view, event=replace(view.event, view_type=OTHER_VIEW_TYPE))
+        taken = here.acceptance.take_one(other, now)
+    return "", 202, {"X-View-Outcome": taken.outcome}

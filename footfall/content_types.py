@@ -40,6 +40,11 @@ class ContentType:
 
 PAGE = ContentType("page", external_id_is_path=True)
 
+# What happens on the site besides views. Only the host's servers tell of it, so it is no row of the table.
+SITE_EVENT = ContentType("site_event")
+SITE_EVENTS = ("signup", "upload", "api_call", "error")
+OTHER_VIEW_TYPE = "other"  # of what comes over the cap of an entity's view types
+
 _TABLE = (
     PAGE,
     ContentType("post", counts_own_views=False, view_types=POST_VIEW_TYPES),

@@ -16,11 +16,11 @@ from redis import Redis
 from sqlalchemy import Connection, Engine, Row, Select, select, text
 from sqlalchemy.dialects.postgresql import insert
 
-from footfall import counts, entities, keys, stream, writer
-from footfall.content_types import PAGE
+from footfall import counts, entities, keys, ledger, stream, writer
+from footfall.content_types import OTHER_VIEW_TYPE, PAGE
 from footfall.entities import Name
 from footfall.event import EPOCH, Outcome, View, ViewEvent
-from footfall.schema import Entity, ShownBehind, Tally, ViewEventRow, ViewSlot
+from footfall.schema import Entity, ShownBehind, ViewEventRow, ViewSlot
 from footfall.settings import Settings
 from footfall.stream import Counts, Taken
 
@@ -101,7 +101,8 @@ def _decide(
     if event.outcome != "counted":
         return None
     types = stored[event.name]
-    if event.view_type not in types and len(types) >= stream.MOST_VIEW_TYPES:
+    is_new_type = event.view_type not in types and event.view_type != OTHER_VIEW_TYPE
+    if is_new_type and len(types) >= stream.MOST_VIEW_TYPES:
         return Taken("limited", event.outcome, 0)
     holder = _holder(connection, view, ids[event.name], now)
     if holder == event.id:
@@ -170,13 +171,7 @@ def _tally(connection: Connection, incoming: Sequence[writer.Incoming], fates: S
         amounts.update([(day, "accepted"), (day, "settled")])
         if fate in writer.TALLY_OF_FATE:
             amounts[day, writer.TALLY_OF_FATE[fate]] += 1
-    for (day, name), amount in sorted(amounts.items()):
-        statement = insert(Tally).values(day=day, name=name, amount=amount)
-        connection.execute(
-            statement.on_conflict_do_update(
-                index_elements=["day", "name"], set_={"amount": Tally.amount + statement.excluded.amount}
-            )
-        )
+    ledger.add(connection, amounts)
 
 
 def _remember(connection: Connection, view: View, answer: Taken, entity_id: int, now: datetime) -> None:

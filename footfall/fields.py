@@ -1,7 +1,7 @@
 """The checks of single values that come from outside. Every failure names its field."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from uuid import UUID
 
@@ -17,6 +17,7 @@ UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 UUID_TEXT = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 VIEW_TYPE = re.compile(r"[a-z0-9_]{1,40}")
 VIEW_SOURCES = frozenset({"web", "api", "widget", "player"})
+NO_DETAIL = "none"
 WHOLE_NUMBER = re.compile(r"[0-9]{1,6}")
 
 Body = Mapping[str, object]
@@ -93,10 +94,22 @@ def view_type(content_type: ContentType, value: str, field: str) -> str:
     return value
 
 
+def detail_class(value: str) -> str:
+    """A free text as a view type: lower case, everything else folded to _, cut off."""
+    return re.sub(r"[^a-z0-9]+", "_", value.lower())[:40].strip("_") or NO_DETAIL
+
+
 def view_source(value: str, field: str) -> str:
     """What showed the thing."""
     if value not in VIEW_SOURCES:
         raise Invalid(field, f"must be one of {', '.join(sorted(VIEW_SOURCES))}")
+    return value
+
+
+def one_of(value: str, field: str, known: Collection[str]) -> str:
+    """One of the words that are known."""
+    if value not in known:
+        raise Invalid(field, f"must be one of {', '.join(known)}")
     return value
 
 

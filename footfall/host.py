@@ -1,18 +1,19 @@
 """What the host site tells of its entities: owners, titles, parents, engagement; and that one is gone."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 from sqlalchemy import Connection, delete, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
-from footfall import days, entities, fields
+from footfall import days, entities, fields, ledger
 from footfall.entities import Name
 from footfall.errors import Invalid
 from footfall.fields import Body
-from footfall.schema import DailyStats, Entity, ShownBehind, ViewCounter, ViewEventRow, ViewSlot
+from footfall.schema import DailyStats, Entity, EventDay, ShownBehind, ViewCounter, ViewEventRow, ViewSlot
 
 MAX_TITLE_BYTES = 1_000
 MAX_REACTIONS = 200  # different ones
@@ -75,9 +76,12 @@ def erase(connection: Connection, name: Name, now: datetime) -> bool:
     )
     if entity_id is None:
         return False
-    changed = connection.scalars(
-        delete(ViewEventRow).where(ViewEventRow.entity_id == entity_id).returning(ViewEventRow.day)
-    ).all()
+    changed = Counter(
+        connection.scalars(
+            delete(ViewEventRow).where(ViewEventRow.entity_id == entity_id).returning(ViewEventRow.day)
+        )
+    )
+    _tally_erased(connection, entity_id, changed)
     for table in (ViewCounter, DailyStats, ViewSlot, ShownBehind):
         connection.execute(delete(table).where(table.entity_id == entity_id))
     gone = dict.fromkeys(("owner_id", "title", "parent_id", "comments"))
@@ -86,6 +90,18 @@ def erase(connection: Connection, name: Name, now: datetime) -> bool:
     )
     days.raise_versions(connection, set(changed))
     return True
+
+
+def _tally_erased(connection: Connection, entity_id: int, raw: Mapping[date, int]) -> None:
+    """Note in the ledger what goes, so that it still balances: raw rows, or what is left of them."""
+    sums = DailyStats.views + DailyStats.bots + DailyStats.own_views + DailyStats.repeats
+    sealed = connection.execute(
+        select(DailyStats.day, sums.label("events"))
+        .join(EventDay, EventDay.day == DailyStats.day)
+        .where(DailyStats.entity_id == entity_id, EventDay.sealed_at.is_not(None))
+    )
+    gone = {**raw, **{row.day: row.events for row in sealed}}
+    ledger.add(connection, {(day, "erased"): amount for day, amount in gone.items()})
 
 
 def _engagement(body: Body | None) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from footfall import countries, fields, referrers, user_agents, visitors
 from footfall.clock import site_day
-from footfall.content_types import CONTENT_TYPES, PAGE, ContentType
+from footfall.content_types import CONTENT_TYPES, PAGE, SITE_EVENT, SITE_EVENTS, ContentType
 from footfall.errors import Invalid, NotAuthenticated
 from footfall.event import EPOCH, Outcome, View, ViewEvent
 from footfall.fields import Body
@@ -88,8 +88,8 @@ class _Draft:
     @property
     def has_slot(self) -> bool:
         """Whether another view by the same viewer is a repeat. Also of those who ask not to be kept."""
-        has_window = CONTENT_TYPES[self.event.entity_type].has_window
-        return has_window and self.is_somebody and self.event.outcome == "counted"
+        content_type = CONTENT_TYPES.get(self.event.entity_type, SITE_EVENT)
+        return content_type.has_window and self.is_somebody and self.event.outcome == "counted"
 
 
 def page_view(body: Body, viewer: Viewer, now: datetime, edge: Edge) -> ViewEvent:
@@ -128,6 +128,21 @@ def batch(body: Body, now: datetime, edge: Edge) -> Batch:
         except Invalid as error:
             errors.append({"index": index, "error": str(error)})
     return Batch(_finished(drafts.values(), now, edge), list(drafts), errors)
+
+
+def site_event(body: Body, now: datetime, edge: Edge) -> View:
+    """Something else that happened on the site: `{event_type, detail?, ...}`, the rest as in a batch.
+
+    It is counted whoever caused it: an upload by a script is an upload. Raises as `page_view`.
+    """
+    event_type = fields.text(body, "event_type")
+    if event_type not in SITE_EVENTS:
+        raise Invalid("event_type", f"must be one of {', '.join(SITE_EVENTS)}")
+    detail = fields.optional_text(body, "detail")
+    viewed = _Viewed(SITE_EVENT.name, event_type, fields.detail_class(detail or ""), "api")
+    when = _when_reported(body, now, edge.settings.raw_retention_days)
+    draft = _draft(body, viewed, _reported_viewer(body, edge), when, edge)
+    return _finished([replace(draft, event=replace(draft.event, outcome="counted"))], now, edge)[0]
 
 
 def _entries(body: Body) -> list[object]:
@@ -198,7 +213,7 @@ def _draft(body: Body, viewed: _Viewed, viewer: Viewer, when: tuple[UUID, dateti
 
 
 def _is_own(viewed: _Viewed, viewer: Viewer, edge: Edge) -> bool:
-    if viewer.user_id is None or CONTENT_TYPES[viewed.entity_type].counts_own_views:
+    if viewer.user_id is None or CONTENT_TYPES.get(viewed.entity_type, SITE_EVENT).counts_own_views:
         return False
     return edge.owner_of(viewed.entity_type, viewed.external_id) == viewer.user_id
 

@@ -12,6 +12,7 @@ TAG = "{footfall}"
 STREAM = f"{TAG}:views"
 LEDGER = f"{TAG}:ledger"  # fields "<day>:<tally>"
 RUN = f"{TAG}:run"  # the Redis process whose counts were last compared with the database
+CACHE_TALLY = f"{TAG}:cache-tally"  # fields hits, misses
 FOLDER = Path(__file__).parent / "lua"
 
 

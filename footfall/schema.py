@@ -51,13 +51,23 @@ class Base(DeclarativeBase):
 
 
 class Site(Base):
-    """What the first start decided and nothing may change later; one row."""
+    """What there is one of: the time zone, which the first start decides for good; the last sign of life."""
 
     __tablename__ = "site"
     __table_args__ = (CheckConstraint("only_row", name="only_row"),)
 
     only_row: Mapped[bool] = mapped_column(primary_key=True, server_default=text("true"))
     time_zone: Mapped[str]
+    last_alive_at: Mapped[datetime | None]  # when an API process last said that it takes views
+
+
+class Gap(Base):
+    """A time in which no API process lived: fewer views then are no quiet, but unknown."""
+
+    __tablename__ = "gaps"
+
+    started_at: Mapped[datetime] = mapped_column(primary_key=True)
+    ended_at: Mapped[datetime]
 
 
 class Salt(Base):

@@ -5,23 +5,26 @@ that is rolled up meanwhile is read from one side or the other, never from both 
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from datetime import date, datetime
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta, tzinfo
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, func, select, text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import Date
 
-from footfall import entities
-from footfall.clock import days_back
-from footfall.definitions import CLEAN_DAYS, FIGURE_COLUMNS, ONE_ENTITY, THE_SITE, figures
+from footfall import entities, liveness
+from footfall.clock import days_back, site_day
+from footfall.content_types import SITE_EVENT, SITE_EVENTS
+from footfall.definitions import CLEAN_DAYS, COUNTS, FIGURE_COLUMNS, ONE_ENTITY, THE_SITE, figures
 from footfall.schema import ViewCounter
 
 TOP_COUNTRIES = 10
 TOP_REFERRERS = 10
 TOP_PAGES = 20
-AUDIENCES = ("", "_authenticated")
+REALTIME_MINUTES = 30
+CURRENT = timedelta(minutes=5)  # who viewed within it is here now
 
 DAILY_ROWS = text(
     f"SELECT day, {FIGURE_COLUMNS} FROM daily_stats"  # noqa: S608 - constants
@@ -47,52 +50,197 @@ PAGES_BY_VIEWS = text("""
     LIMIT :most
 """).bindparams(bindparam("clean", type_=ARRAY(Date)), bindparam("others", type_=ARRAY(Date)))
 
+DAYS = bindparam("days", type_=ARRAY(Date))
+# The site's views since a moment; `days` are all that lie in between, so that few partitions are read
+RECENT = """
+    FROM view_events AS e JOIN entities AS page ON page.id = e.entity_id AND page.entity_type = 'page'
+    WHERE e.day = ANY(:days) AND e.occurred_at >= :since AND e.outcome = 'counted'
+"""
+VIEWS_BY_HOUR = text(
+    f"SELECT date_trunc('hour', e.occurred_at) AS hour, count(*) AS views {RECENT}"  # noqa: S608 - constants
+    " AND (e.authenticated OR NOT :authenticated) GROUP BY 1"
+).bindparams(DAYS)
+VIEWS_BY_MINUTE = text(
+    f"SELECT date_trunc('minute', e.occurred_at) AS minute, count(*) AS views {RECENT} GROUP BY 1"  # noqa: S608
+).bindparams(DAYS)
+CURRENT_VISITORS = text(f"SELECT count(DISTINCT e.visitor) {RECENT}").bindparams(DAYS)  # noqa: S608
+CURRENT_PAGES = text(
+    f"SELECT page.external_id AS path, count(*) AS views {RECENT}"  # noqa: S608
+    " GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT :most"
+).bindparams(DAYS)
+
+TOP_OF_ALL_TIME = text("""
+    SELECT e.external_id, e.title, CAST(sum(c.count) AS bigint) AS views, NULL AS visitor_days
+    FROM view_counters AS c JOIN entities AS e ON e.id = c.entity_id
+    WHERE e.entity_type = :entity_type AND e.deleted_at IS NULL
+      AND (CAST(:view_type AS text) IS NULL OR c.view_type = :view_type)
+    GROUP BY e.id
+    ORDER BY 3 DESC, 1
+    LIMIT :limit
+""")
+TOP_OF_DAYS = text("""
+    SELECT e.external_id, e.title, CAST(sum(counted.views) AS bigint) AS views,
+        CASE WHEN CAST(:view_type AS text) IS NULL
+            THEN CAST(sum(counted.viewers) AS bigint) END AS visitor_days
+    FROM (
+        SELECT entity_id, unique_viewers AS viewers,
+            CASE WHEN CAST(:view_type AS text) IS NULL THEN views
+                ELSE coalesce(CAST(views_by_type ->> :view_type AS bigint), 0) END AS views
+        FROM daily_stats WHERE day = ANY(:clean)
+        UNION ALL
+        SELECT entity_id, count(DISTINCT (day, visitor)) FILTER (WHERE visitor IS NOT NULL), count(*)
+        FROM view_events
+        WHERE day = ANY(:others) AND outcome = 'counted'
+          AND (CAST(:view_type AS text) IS NULL OR view_type = :view_type)
+        GROUP BY entity_id
+    ) AS counted
+    JOIN entities AS e ON e.id = counted.entity_id AND e.entity_type = :entity_type
+    GROUP BY e.id
+    HAVING sum(counted.views) > 0
+    ORDER BY 3 DESC, 1
+    LIMIT :limit
+""").bindparams(bindparam("clean", type_=ARRAY(Date)), bindparam("others", type_=ARRAY(Date)))
+
 Figures = Mapping[str, Any]
 
 
-def entity_stats(
-    connection: Connection, entity: entities.EntityRow, today: date, days: int, now: datetime
-) -> dict[str, Any]:
-    """An entity's figures of the `days` days that end with `today`, as the contract names them."""
-    rows = _figures_by_day(connection, ONE_ENTITY, entity.id, days_back(today, days))
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The days that a reader asks for, and the moment at which."""
+
+    days: tuple[date, ...]  # in order, none missing
+    now: datetime
+    zone: tzinfo
+
+    @classmethod
+    def ending_today(cls, days: int, now: datetime, zone: tzinfo) -> "Span":
+        """The last `days` days of the site, the current one included."""
+        return cls(tuple(days_back(site_day(now, zone), days)), now, zone)
+
+    def before(self) -> "Span":
+        """As many days, just before."""
+        return Span(tuple(day - timedelta(days=len(self.days)) for day in self.days), self.now, self.zone)
+
+    def gaps(self, connection: Connection) -> set[date]:
+        """The days in which nobody was there to take views for a while."""
+        return liveness.days_with_gap(connection, self.days, self.zone, self.now)
+
+
+def entity_stats(connection: Connection, entity: entities.EntityRow, span: Span) -> dict[str, Any]:
+    """An entity's figures over `span`, as the contract names them."""
+    rows = _figures_by_day(connection, ONE_ENTITY, entity.id, span.days)
     return {
         "entity_type": entity.entity_type,
         "entity_id": entity.external_id,
         "title": entity.title,
-        **{
-            f"{name}{audience}": value
-            for audience in AUDIENCES
-            for name, value in _traffic(rows, audience, "total_views").items()
-        },
+        **_both_audiences(rows, span.gaps(connection), "total_views"),
         "not_counted": _not_counted(rows.values()),
         **_all_time(connection, entity.id),
         **_engagement(entity),
-        "computed_at": now.isoformat(),
+        "computed_at": span.now.isoformat(),
     }
 
 
-def sitewide_stats(connection: Connection, today: date, days: int, now: datetime) -> dict[str, Any]:
-    """The whole site's figures of the `days` days that end with `today`, as the contract names them."""
-    wanted = days_back(today, days)
-    rows = _figures_by_day(connection, THE_SITE, entities.site(connection).id, wanted)
+def sitewide_stats(connection: Connection, span: Span) -> dict[str, Any]:
+    """The whole site's figures over `span`, as the contract names them."""
+    rows = _figures_by_day(connection, THE_SITE, entities.site(connection).id, span.days)
     return {
-        **{
-            f"{name}{audience}": value
-            for audience in AUDIENCES
-            for name, value in _traffic(rows, audience, "total_page_views").items()
-        },
-        **_views_by_page(connection, wanted),
+        **_both_audiences(rows, span.gaps(connection), "total_page_views"),
+        **_site_events(connection, span.days),
+        **_by_audience(lambda authenticated: {"hourly_views": hourly_views(connection, span, authenticated)}),
+        **_by_audience(lambda authenticated: {"views_by_page": _pages(connection, span, authenticated)}),
         "not_counted": _not_counted(rows.values()),
+        "computed_at": span.now.isoformat(),
+    }
+
+
+def sitewide_totals(connection: Connection, span: Span) -> dict[str, int]:
+    """Views and visitor days of the site over `span`, of both audiences: for comparing with another span."""
+    rows = _figures_by_day(connection, THE_SITE, entities.site(connection).id, span.days)
+    return _by_audience(
+        lambda authenticated: {
+            "total_page_views": _sum(rows, "views", authenticated),
+            "visitor_days": _sum(rows, "unique_viewers", authenticated),
+        }
+    )
+
+
+def hourly_views(connection: Connection, span: Span, authenticated: bool) -> list[dict[str, Any]]:
+    """The site's views in each of the last 24 hours, the current one included, oldest first."""
+    this_hour = span.now.replace(minute=0, second=0, microsecond=0)
+    hours = [this_hour - timedelta(hours=back) for back in range(23, -1, -1)]
+    parameters = {
+        "days": sorted({site_day(hour, span.zone) for hour in [*hours, span.now]}),
+        "since": hours[0],
+        "authenticated": authenticated,
+    }
+    found = {row.hour: row.views for row in connection.execute(VIEWS_BY_HOUR, parameters)}
+    return [{"hour": hour.isoformat(), "views": found.get(hour, 0)} for hour in hours]
+
+
+def top(
+    connection: Connection, entity_type: str, span: Span | None, view_type: str | None, limit: int
+) -> list[dict[str, Any]]:
+    """The most viewed entities of a type over `span`, or of all time when it is None; most viewed first.
+
+    `visitor_days` is None where there are no visitors to add up: of all time, and of one view type.
+    """
+    wanted = {"entity_type": entity_type, "view_type": view_type, "limit": limit}
+    if span is None:
+        rows = connection.execute(TOP_OF_ALL_TIME, wanted)
+    else:
+        clean, others = _clean_and_others(connection, span.days)
+        rows = connection.execute(TOP_OF_DAYS, {**wanted, "clean": clean, "others": others})
+    return [
+        {
+            "entity_id": row.external_id,
+            "title": row.title,
+            "views": row.views,
+            "visitor_days": row.visitor_days,
+        }
+        for row in rows
+    ]
+
+
+def realtime(connection: Connection, now: datetime, zone: tzinfo) -> dict[str, Any]:
+    """What happens now: the site's views of each of the last 30 minutes, visitors and pages of the last 5."""
+    this_minute = now.replace(second=0, microsecond=0)
+    minutes = [this_minute - timedelta(minutes=back) for back in range(REALTIME_MINUTES - 1, -1, -1)]
+    days = sorted({site_day(minutes[0], zone), site_day(now, zone)})
+    by_minute = connection.execute(VIEWS_BY_MINUTE, {"days": days, "since": minutes[0]})
+    found = {row.minute: row.views for row in by_minute}
+    recent = {"days": days, "since": now - CURRENT, "most": TOP_PAGES}
+    return {
+        "views_by_minute": [
+            {"minute": minute.isoformat(), "views": found.get(minute, 0)} for minute in minutes
+        ],
+        "current_visitors": connection.scalar(CURRENT_VISITORS, recent) or 0,
+        "top_pages": {row.path: row.views for row in connection.execute(CURRENT_PAGES, recent)},
         "computed_at": now.isoformat(),
     }
+
+
+def daily_rows(connection: Connection, events: str, entity_id: int, span: Span) -> Iterator[dict[str, Any]]:
+    """The counts of each day, for an export: a row a day, none missing, oldest first."""
+    gaps = span.gaps(connection)
+    for day, row in _figures_by_day(connection, events, entity_id, span.days).items():
+        yield {
+            "date": day.isoformat(),
+            **{name: row.get(name, 0) for name in COUNTS},
+            "gap": day in gaps,
+        }
+
+
+def _clean_and_others(connection: Connection, days: Sequence[date]) -> tuple[list[date], list[date]]:
+    clean = list(connection.scalars(CLEAN_DAYS, {"days": days}))
+    return clean, sorted(set(days) - set(clean))
 
 
 def _figures_by_day(
-    connection: Connection, events: str, entity_id: int, days: list[date]
+    connection: Connection, events: str, entity_id: int, days: Sequence[date]
 ) -> dict[date, Figures]:
     """{day: figures} for every one of `days`, in order; a day without events has an empty mapping."""
-    clean = list(connection.scalars(CLEAN_DAYS, {"days": days}))
-    others = sorted(set(days) - set(clean))
+    clean, others = _clean_and_others(connection, days)
     found = [
         *connection.execute(DAILY_ROWS, {"entity_id": entity_id, "days": clean}),
         *connection.execute(figures(events), {"entity_id": entity_id, "days": others}),
@@ -101,25 +249,84 @@ def _figures_by_day(
     return {day: by_day.get(day, {}) for day in days}
 
 
-def _traffic(rows: Mapping[date, Figures], audience: str, total: str) -> dict[str, Any]:
+def _both_audiences(rows: Mapping[date, Figures], gaps: Set[date], total: str) -> dict[str, Any]:
+    return _by_audience(lambda authenticated: _traffic(rows, gaps, total, authenticated))
+
+
+def _by_audience(part: Callable[[bool], Mapping[str, Any]]) -> dict[str, Any]:
+    """A part of an answer for all viewers, and again for signed-in ones under names that say so."""
+    everybody, signed_in = part(False), part(True)
+    return {**everybody, **{f"{name}_authenticated": value for name, value in signed_in.items()}}
+
+
+def _sum(rows: Mapping[date, Figures], name: str, authenticated: bool) -> int:
+    return sum(row.get(_column(name, authenticated), 0) for row in rows.values())
+
+
+def _column(name: str, authenticated: bool) -> str:
+    return f"{name}_authenticated" if authenticated else name
+
+
+def _traffic(
+    rows: Mapping[date, Figures], gaps: Set[date], total: str, authenticated: bool
+) -> dict[str, Any]:
     every = rows.values()
+    views, unique_viewers = _column("views", authenticated), _column("unique_viewers", authenticated)
+
+    def by(dimension: str, most: int | None = None) -> dict[str, int]:
+        return _most(every, _column(f"views_by_{dimension}", authenticated), most)
+
     return {
-        total: sum(row.get(f"views{audience}", 0) for row in every),
-        "visitor_days": sum(row.get(f"unique_viewers{audience}", 0) for row in every),
-        "views_by_country": _most(every, f"views_by_country{audience}", TOP_COUNTRIES),
-        "views_by_device": _most(every, f"views_by_device{audience}"),
-        "views_by_type": _most(every, f"views_by_type{audience}"),
-        "views_by_source": _most(every, f"views_by_source{audience}"),
-        "top_referrers": _most(every, f"views_by_referrer{audience}", TOP_REFERRERS),
+        total: _sum(rows, "views", authenticated),
+        "visitor_days": _sum(rows, "unique_viewers", authenticated),
+        "views_by_country": by("country", TOP_COUNTRIES),
+        "views_by_device": by("device"),
+        "views_by_type": by("type"),
+        "views_by_source": by("source"),
+        "top_referrers": by("referrer", TOP_REFERRERS),
         "daily_views": [
             {
                 "date": day.isoformat(),
-                "views": row.get(f"views{audience}", 0),
-                "unique_viewers": row.get(f"unique_viewers{audience}", 0),
+                "views": row.get(views, 0),
+                "unique_viewers": row.get(unique_viewers, 0),
+                "gap": day in gaps,
             }
             for day, row in rows.items()
         ],
     }
+
+
+def _site_events(connection: Connection, days: Sequence[date]) -> dict[str, Any]:
+    """Signups, uploads, API calls and errors, which the host's servers tell of."""
+    rows = {event_type: _site_event_figures(connection, event_type, days) for event_type in SITE_EVENTS}
+    totals = {event_type: _sum(by_day, "views", False) for event_type, by_day in rows.items()}
+
+    def daily(event_type: str) -> list[dict[str, Any]]:
+        by_day = rows[event_type].items()
+        return [{"date": day.isoformat(), "count": row.get("views", 0)} for day, row in by_day]
+
+    return {
+        "new_signups": totals["signup"],
+        "new_posts": totals["upload"],
+        "total_api_calls": totals["api_call"],
+        "total_errors": totals["error"],
+        "daily_signups": daily("signup"),
+        "daily_posts": daily("upload"),
+        "errors_by_type": _most(rows["error"].values(), "views_by_type"),
+    }
+
+
+def _site_event_figures(connection: Connection, event_type: str, days: Sequence[date]) -> dict[date, Figures]:
+    entity = entities.find(connection, SITE_EVENT.name, event_type)
+    if entity is None:
+        return {day: {} for day in days}
+    return _figures_by_day(connection, ONE_ENTITY, entity.id, days)
+
+
+def _pages(connection: Connection, span: Span, authenticated: bool) -> dict[str, int]:
+    clean, others = _clean_and_others(connection, span.days)
+    parameters = {"clean": clean, "others": others, "most": TOP_PAGES, "authenticated": authenticated}
+    return {row.path: row.views for row in connection.execute(PAGES_BY_VIEWS, parameters)}
 
 
 def _most(rows: Iterable[Figures], name: str, most: int | None = None) -> dict[str, int]:
@@ -159,15 +366,3 @@ def _not_counted(rows: Iterable[Figures]) -> dict[str, int]:
     names = {"bot": "bots", "own": "own_views", "repeat": "repeats"}
     kept = list(rows)
     return {outcome: sum(row.get(column, 0) for row in kept) for outcome, column in names.items()}
-
-
-def _views_by_page(connection: Connection, days: list[date]) -> dict[str, Any]:
-    clean = list(connection.scalars(CLEAN_DAYS, {"days": days}))
-    parameters = {"clean": clean, "others": sorted(set(days) - set(clean)), "most": TOP_PAGES}
-    return {
-        f"views_by_page{audience}": {
-            row.path: row.views
-            for row in connection.execute(PAGES_BY_VIEWS, {**parameters, "authenticated": bool(audience)})
-        }
-        for audience in AUDIENCES
-    }

@@ -10,6 +10,7 @@ from redis import Redis
 from sqlalchemy import Engine
 
 from footfall import retention, rollup, stream, writer
+from footfall.answers import Answers
 from footfall.clock import site_day, utc_now
 from footfall.database import make_engine
 from footfall.settings import Settings
@@ -67,3 +68,10 @@ def drop_expired() -> None:
     """Let go of what is past its retention."""
     settings, engine, redis = stores()
     retention.drop_expired(engine, redis, settings, utc_now())
+
+
+@app.task(name="footfall.refresh_answers")
+def refresh_answers() -> None:
+    """Compute ahead what the dashboard shows first."""
+    settings, engine, redis = stores()
+    Answers(engine, redis, settings).refresh_ahead(utc_now())

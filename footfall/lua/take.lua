@@ -44,8 +44,9 @@ if outcome == 'counted' and window_ms > 0 then
   if viewed then outcome = 'repeat' end
 end
 
-if outcome == 'counted' and redis.call('HEXISTS', count, view_type) == 0
-    and redis.call('HLEN', count) > most_view_types then -- the empty field is no view type
+-- what is over the cap may come again as `other`, which is always let in; the empty field is no view type
+if outcome == 'counted' and view_type ~= 'other' and redis.call('HEXISTS', count, view_type) == 0
+    and redis.call('HLEN', count) > most_view_types then
   return {'limited', outcome, 0}
 end
 

@@ -38,7 +38,7 @@ def views_of(engine: Engine, path: str, now: datetime, zone: ZoneInfo, span: int
     with read_snapshot(engine) as connection:
         page = entities.find(connection, "page", path)
         assert page is not None
-        answer = stats.entity_stats(connection, page, site_day(now, zone), span, now)
+        answer = stats.entity_stats(connection, page, stats.Span.ending_today(span, now, zone))
     return {each["date"]: each["views"] for each in answer["daily_views"] if each["views"]}
 
 

@@ -228,7 +228,7 @@ def _seen_by_a_reader(engine: Engine, path: str) -> int:
     with read_snapshot(engine) as connection:
         page = entities.find(connection, "page", path)
         assert page is not None
-        views: int = stats.entity_stats(connection, page, TODAY, 7, NOW)["total_views"]
+        views: int = stats.entity_stats(connection, page, stats.Span.ending_today(7, NOW, UTC))["total_views"]
         return views
 
 

@@ -1,0 +1,104 @@
+"""Computed answers for five minutes, one computation at a time, and none that fails because Redis is away."""
+
+import json
+import logging
+import secrets
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from hashlib import blake2b
+from typing import Any, cast
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+from footfall import keys
+
+log = logging.getLogger(__name__)
+
+FRESH = timedelta(minutes=5)
+KEPT_SECONDS = 900  # a stale answer still serves while one caller computes the next
+LOCK_MS = 30_000  # longer than a computation; then another one tries
+WAIT_SECONDS = 10.0  # for somebody else's first computation, then one's own
+POLL_SECONDS = 0.02
+
+# Give back only the lock that is one's own: it may have run out and be somebody else's by now
+RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end"
+
+Answer = dict[str, Any]
+
+
+def cached(
+    redis: Redis,
+    name: str,
+    compute: Callable[[], Answer],
+    now: datetime,
+    *,
+    refresh: bool = False,
+    fresh: timedelta = FRESH,
+) -> Answer:
+    """The answer called `name`, which spells out every parameter that it depends on.
+
+    Fresh: as stored. Stale: as stored, unless this caller is the one to compute it anew. Missing: computed
+    by one caller, for whom the others wait. `refresh` computes in any case. Redis away: computed.
+    """
+    key = f"{keys.TAG}:cache:{blake2b(name.encode(), digest_size=16).hexdigest()}"
+    try:
+        return _cached(redis, key, compute, now, None if refresh else fresh)
+    except RedisError as error:
+        log.warning("computed without the cache", extra={"error": type(error).__name__})
+        return compute()
+
+
+def hit_rate(redis: Redis) -> float | None:
+    """The share of answers that were served without computing; None before the first."""
+    counted = cast(dict[bytes, bytes], redis.hgetall(keys.CACHE_TALLY))
+    hits, misses = (int(counted.get(name, 0)) for name in (b"hits", b"misses"))
+    return hits / (hits + misses) if hits + misses else None
+
+
+def _cached(
+    redis: Redis, key: str, compute: Callable[[], Answer], now: datetime, fresh: timedelta | None
+) -> Answer:
+    stored = None if fresh is None else _stored(redis, key)
+    if stored is not None and fresh is not None and now - datetime.fromisoformat(stored[0]) < fresh:
+        return _hit(redis, stored)
+    token = secrets.token_hex(8)
+    if redis.set(f"{key}:lock", token, nx=True, px=LOCK_MS):
+        try:
+            return _computed(redis, key, compute, now)
+        finally:
+            redis.eval(RELEASE, 1, f"{key}:lock", token)
+    if stored is not None:
+        return _hit(redis, stored)
+    awaited = None if fresh is None else _awaited(redis, key)
+    return _computed(redis, key, compute, now) if awaited is None else _hit(redis, awaited)
+
+
+def _computed(redis: Redis, key: str, compute: Callable[[], Answer], now: datetime) -> Answer:
+    answer = compute()
+    redis.hincrby(keys.CACHE_TALLY, "misses", 1)
+    redis.set(key, json.dumps([now.isoformat(), answer]), ex=KEPT_SECONDS)
+    return answer
+
+
+def _awaited(redis: Redis, key: str) -> list[Any] | None:
+    deadline = time.monotonic() + WAIT_SECONDS
+    while time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)
+        stored = _stored(redis, key)
+        if stored is not None:
+            return stored
+        if not redis.exists(f"{key}:lock"):
+            return None  # whoever computed has failed
+    return None
+
+
+def _stored(redis: Redis, key: str) -> list[Any] | None:
+    value = redis.get(key)
+    return None if value is None else cast(list[Any], json.loads(cast(bytes, value)))
+
+
+def _hit(redis: Redis, stored: list[Any]) -> Answer:
+    redis.hincrby(keys.CACHE_TALLY, "hits", 1)
+    return cast(Answer, stored[1])

@@ -1,0 +1,88 @@
+"""Whether the numbers add up, day by day: accepted = settled = rows + duplicates + dead letters + erased."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime, tzinfo
+from typing import Any
+
+from redis import Redis
+from sqlalchemy import Connection, bindparam, select, text
+from sqlalchemy.dialects.postgresql import ARRAY, insert
+from sqlalchemy.types import Date
+
+from footfall import liveness, stream
+from footfall.definitions import CLEAN_DAYS
+from footfall.schema import Tally
+
+OUTCOMES = ("counted", "bot", "own", "repeat")
+LOST_WITH_THE_ROW = ("duplicates", "dead_letters", "erased")
+
+# Rows by outcome: of clean days from the daily rows, of the others from the events
+RAW_ROWS = text("""
+    SELECT day, outcome, count(*) AS events FROM view_events WHERE day = ANY(:days) GROUP BY day, outcome
+""").bindparams(bindparam("days", type_=ARRAY(Date)))
+DAILY_ROWS = text("""
+    SELECT day, CAST(sum(views) AS bigint) AS counted, CAST(sum(bots) AS bigint) AS bot,
+        CAST(sum(own_views) AS bigint) AS own, CAST(sum(repeats) AS bigint) AS repeat
+    FROM daily_stats JOIN entities AS e ON e.id = entity_id AND e.entity_type <> 'site'
+    WHERE day = ANY(:days) GROUP BY day
+""").bindparams(bindparam("days", type_=ARRAY(Date)))
+
+
+def ledger(
+    connection: Connection, redis: Redis, days: Sequence[date], now: datetime, zone: tzinfo
+) -> list[dict[str, Any]]:
+    """A row a day of `days`, from a connection in one snapshot.
+
+    A day that is being written to may be out by what is on its way, which `queued` tells.
+    """
+    tallies = _tallies(connection, redis)
+    rows = _rows(connection, days)
+    gaps = liveness.days_with_gap(connection, days, zone, now)
+    return [_line(day, tallies, rows.get(day, Counter()), day in gaps) for day in days]
+
+
+def add(connection: Connection, amounts: Mapping[tuple[date, str], int]) -> None:
+    """Add to the tallies that are kept in the database: {(day, tally): amount}. The caller commits."""
+    for (day, name), amount in sorted(amounts.items()):
+        statement = insert(Tally).values(day=day, name=name, amount=amount)
+        more = {"amount": Tally.amount + statement.excluded.amount}
+        connection.execute(statement.on_conflict_do_update(index_elements=["day", "name"], set_=more))
+
+
+def _line(day: date, tallies: Counter[tuple[str, str]], rows: Counter[str], gap: bool) -> dict[str, Any]:
+    of_day = {name: tallies[day.isoformat(), name] for name in ("accepted", "settled", *LOST_WITH_THE_ROW)}
+    accounted = rows.total() + sum(of_day[name] for name in LOST_WITH_THE_ROW)
+    return {
+        "date": day.isoformat(),
+        "accepted": of_day["accepted"],
+        "settled": of_day["settled"],
+        "rows": {outcome: rows[outcome] for outcome in OUTCOMES},
+        "duplicates": of_day["duplicates"],
+        "dead_letters": of_day["dead_letters"],
+        "erased": of_day["erased"],
+        "queued": of_day["accepted"] - of_day["settled"],
+        "gap": gap,
+        "balanced": of_day["accepted"] == of_day["settled"] == accounted,
+    }
+
+
+def _tallies(connection: Connection, redis: Redis) -> Counter[tuple[str, str]]:
+    """{(day, tally): amount} of both ways in."""
+    found: Counter[tuple[str, str]] = Counter()
+    for name, amount in stream.ledger(redis).items():
+        day, _, tally = name.partition(":")
+        found[day, tally] += amount
+    for row in connection.execute(select(Tally.day, Tally.name, Tally.amount)):
+        found[row.day.isoformat(), row.name] += row.amount
+    return found
+
+
+def _rows(connection: Connection, days: Sequence[date]) -> dict[date, Counter[str]]:
+    clean = set(connection.scalars(CLEAN_DAYS, {"days": list(days)}))
+    found: dict[date, Counter[str]] = {}
+    for row in connection.execute(DAILY_ROWS, {"days": sorted(clean)}):
+        found[row.day] = Counter({outcome: getattr(row, outcome) for outcome in OUTCOMES})
+    for row in connection.execute(RAW_ROWS, {"days": sorted(set(days) - clean)}):
+        found.setdefault(row.day, Counter())[row.outcome] += row.events
+    return found
