@@ -37,10 +37,11 @@ def test_not_ready_without_the_database(redis: Redis, settings: Settings) -> Non
     assert found.checks["redis"]["ok"]
 
 
-def test_not_ready_without_redis(engine: Engine, settings: Settings) -> None:
+def test_redis_away_is_shown_and_keeps_nobody_away(engine: Engine, settings: Settings) -> None:
     away = stream.connect(replace(settings, redis_url="redis://127.0.0.1:1"))
     found = readiness.check(engine, away, settings, NOW)
-    assert not found.ready
+    assert found.ready, "views go straight to the database"
+    assert not found.checks["queue"]["ok"]
     assert "REDIS_URL" in found.checks["redis"]["problem"]
     assert found.checks["schema"]["ok"]
 
