@@ -14,7 +14,7 @@ from footfall import access, fields, flush, intake
 from footfall.clock import utc_now
 from footfall.content_types import CONTENT_TYPES, PAGE, ContentType, Door
 from footfall.entities import Name
-from footfall.errors import Invalid
+from footfall.errors import Invalid, Unavailable
 from footfall.fields import Body
 from footfall.stream import Taken
 
@@ -41,13 +41,14 @@ def view() -> ResponseReturnValue:
     """One view of anything, told by the browser that shows it."""
     body = bodies.json_object(VIEW_BYTES)
     name = (fields.text(body, "entity_type"), fields.text(body, "entity_id"))
+    written = _written_views(name)
     taken = _take(body, name)
     return _answer(
         taken,
         counted=taken.outcome == "counted",
         outcome=taken.outcome,
         first_view=taken.outcome == "counted",
-        view_count=taken.views if name[0] != PAGE.name else _total(name),
+        view_count=taken.views if written is None else written,
     )
 
 
@@ -103,13 +104,22 @@ def _take(body: Body, name: Name) -> Taken:
     return here.acceptance.take_one(intake.content_view(body, name, viewer, now, here.edge), now)
 
 
+def _written_views(name: Name) -> int | None:
+    """A page's views; it has no live count. Asked first: once a view is taken, nothing may fail."""
+    if name[0] != PAGE.name:
+        return None
+    return _total((PAGE.name, fields.path(name[1], "entity_id")))
+
+
 def _parent_count(name: Name) -> dict[str, int]:
-    """`{"storyViewCount": n}` for a chapter whose story the host site has told."""
-    here = parts()
-    parent = here.facts.parent_of(name)
+    """`{"storyViewCount": n}` for a chapter whose story the host site has told, if that can be said now."""
+    parent = parts().facts.parent_of(name)
     if parent is None:
         return {}
-    return {f"{parent[0]}ViewCount": _total(parent)}
+    try:
+        return {f"{parent[0]}ViewCount": _total(parent)}
+    except Unavailable:
+        return {}  # the view is taken all the same
 
 
 def _shown(content_type: ContentType, entity_id: str) -> ResponseReturnValue:

@@ -6,7 +6,8 @@ the other way under its own id, and the writer finds the second copy.
 
 import logging
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from threading import Lock
 
@@ -15,7 +16,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from footfall import counts, entities, fallback, stream
+from footfall import counts, entities, fallback, keys, stream
 from footfall.content_types import PAGE
 from footfall.database import read_snapshot
 from footfall.entities import Name
@@ -40,6 +41,8 @@ class Breaker:
         self._lock = Lock()
         self._away_since: float | None = None
         self._look_at = 0.0
+        self._is_looking = False
+        self._is_returning = False
         if not enabled:
             log.warning("views go straight to the database: VIEW_TRACKING_REDIS_ENABLED is false")
 
@@ -47,6 +50,11 @@ class Breaker:
     def is_closed(self) -> bool:
         """Whether requests may use Redis."""
         return self._enabled and self._away_since is None
+
+    @property
+    def may_be_used(self) -> bool:
+        """Whether somebody may use Redis now or is about to: what goes past it has to be told to it."""
+        return self._enabled and (self._away_since is None or self._is_returning)
 
     @property
     def away_seconds(self) -> float:
@@ -70,14 +78,24 @@ class Breaker:
             self._away_since = None
         log.warning("Redis is back")
 
-    def is_time_to_look(self) -> bool:
-        """Whether this caller is the one to look again; the others go on without."""
+    @contextmanager
+    def looking(self) -> Iterator[bool]:
+        """Whether this caller is the one to look until the block ends; the others go on as before."""
         with self._lock:
-            now = time.monotonic()
-            if not self._enabled or self._away_since is None or now < self._look_at:
-                return False
-            self._look_at = now + AWAY_SECONDS
-            return True
+            is_due = self._enabled and time.monotonic() >= self._look_at
+            is_the_one = is_due and not self._is_looking
+            self._is_looking = self._is_looking or is_the_one
+        try:
+            yield is_the_one
+        finally:
+            if is_the_one:
+                with self._lock:
+                    self._is_looking = self._is_returning = False
+                    self._look_at = time.monotonic() + AWAY_SECONDS
+
+    def begin_return(self) -> None:
+        """Redis answers the one who looks. From here on, nothing goes past it untold."""
+        self._is_returning = True
 
 
 class Acceptance:
@@ -89,6 +107,7 @@ class Acceptance:
         self._settings = settings
         self._pressure = stream.Pressure(settings.queue_limit_entries)
         self._breaker = Breaker(settings.redis_enabled)
+        self._is_level = False  # Redis knows what was taken without it, also before this process began
         self.fallback_views = 0  # how many went past Redis
 
     def take(self, views: Sequence[View], now: datetime) -> list[Taken]:
@@ -119,6 +138,8 @@ class Acceptance:
 
         Raises `Unavailable` without Redis for the first seconds, and when neither store answers.
         """
+        if name[0] == PAGE.name:
+            return self._stored([name])[name]  # nobody keeps a live count of a page
         if self._breaker.is_closed:
             try:
                 found = counts.shown(self._redis, name)
@@ -131,17 +152,28 @@ class Acceptance:
         return self._stored([name])[name]
 
     def _redis_is_usable(self, now: datetime) -> bool:
-        if self._breaker.is_closed:
+        if self._breaker.is_closed and self._is_level:
             return True
-        if not self._breaker.is_time_to_look():
-            return False
+        with self._breaker.looking() as is_the_one:
+            if is_the_one:
+                self._look(now)
+        return self._breaker.is_closed
+
+    def _look(self, now: datetime) -> None:
+        """Go back to Redis if it takes writes: one that is full answers a ping."""
         try:
+            self._redis.set(keys.PROBE, "", px=1_000)
+            self._breaker.begin_return()
             fallback.copy_to_redis(self._engine, self._redis, now)
-            self._redis.ping()
-        except (RedisError, SQLAlchemyError):
-            return False
-        self._breaker.close()
-        return True
+            counts.raise_noted(self._engine, self._redis)
+        except RedisError as error:
+            self._breaker.open(error)
+            return
+        except SQLAlchemyError:
+            return
+        self._is_level = True
+        if not self._breaker.is_closed:
+            self._breaker.close()
 
     def _through_redis(self, views: Sequence[View], now: datetime) -> list[Taken]:
         pages = [view.event for view in views if view.event.entity_type == PAGE.name]
@@ -191,4 +223,16 @@ class Acceptance:
         except SQLAlchemyError as error:
             raise Unavailable("no store takes views now") from error
         self.fallback_views += len(views)
+        if self._breaker.may_be_used:
+            self._tell_redis(views, now)
         return taken
+
+    def _tell_redis(self, views: Sequence[View], now: datetime) -> None:
+        """Of views that may have been written after the others' slots were copied: theirs."""
+        try:
+            fallback.copy_to_redis(self._engine, self._redis, now, views)
+        except RedisError as error:
+            self._breaker.open(error)
+        except SQLAlchemyError as error:
+            # the views are safe; their viewers' next ones may count once more
+            log.warning("slots not told to Redis", extra={"error": type(error).__name__})

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from hashlib import blake2b
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
 from redis import Redis
 from redis.exceptions import RedisError
@@ -60,42 +60,55 @@ def hit_rate(redis: Redis) -> float | None:
 def _cached(
     redis: Redis, key: str, compute: Callable[[], Answer], now: datetime, fresh: timedelta | None
 ) -> Answer:
-    stored = None if fresh is None else _stored(redis, key)
-    if stored is not None and fresh is not None and now - datetime.fromisoformat(stored[0]) < fresh:
+    stored = _stored(redis, key, fresh)
+    if _is_fresh(stored, now, fresh):
         return _hit(redis, stored)
     token = secrets.token_hex(8)
-    if redis.set(f"{key}:lock", token, nx=True, px=LOCK_MS):
-        try:
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not redis.set(f"{key}:lock", token, nx=True, px=LOCK_MS):
+        if stored is not None:
+            return _hit(redis, stored)
+        if fresh is None or time.monotonic() > deadline:
             return _computed(redis, key, compute, now)
-        finally:
-            redis.eval(RELEASE, 1, f"{key}:lock", token)
-    if stored is not None:
-        return _hit(redis, stored)
-    awaited = None if fresh is None else _awaited(redis, key)
-    return _computed(redis, key, compute, now) if awaited is None else _hit(redis, awaited)
+        # whoever computes may finish, or fail: then one of those who wait is the next to try
+        time.sleep(POLL_SECONDS)
+        stored = _stored(redis, key, fresh)
+    try:
+        # between this caller's look and its lock somebody may have finished
+        stored = _stored(redis, key, fresh)
+        if _is_fresh(stored, now, fresh):
+            return _hit(redis, stored)
+        return _computed(redis, key, compute, now)
+    finally:
+        _unless_away(lambda: redis.eval(RELEASE, 1, f"{key}:lock", token))
 
 
 def _computed(redis: Redis, key: str, compute: Callable[[], Answer], now: datetime) -> Answer:
     answer = compute()
-    redis.hincrby(keys.CACHE_TALLY, "misses", 1)
-    redis.set(key, json.dumps([now.isoformat(), answer]), ex=KEPT_SECONDS)
+    _unless_away(lambda: _keep(redis, key, answer, now))
     return answer
 
 
-def _awaited(redis: Redis, key: str) -> list[Any] | None:
-    deadline = time.monotonic() + WAIT_SECONDS
-    while time.monotonic() < deadline:
-        time.sleep(POLL_SECONDS)
-        stored = _stored(redis, key)
-        if stored is not None:
-            return stored
-        if not redis.exists(f"{key}:lock"):
-            return None  # whoever computed has failed
-    return None
+def _keep(redis: Redis, key: str, answer: Answer, now: datetime) -> None:
+    redis.hincrby(keys.CACHE_TALLY, "misses", 1)
+    redis.set(key, json.dumps([now.isoformat(), answer]), ex=KEPT_SECONDS)
 
 
-def _stored(redis: Redis, key: str) -> list[Any] | None:
-    value = redis.get(key)
+def _unless_away(command: Callable[[], object]) -> None:
+    """Once there is an answer, a Redis that went away meanwhile is no reason to compute it again."""
+    try:
+        command()
+    except RedisError as error:
+        log.warning("an answer was not kept", extra={"error": type(error).__name__})
+
+
+def _is_fresh(stored: list[Any] | None, now: datetime, fresh: timedelta | None) -> TypeGuard[list[Any]]:
+    return stored is not None and fresh is not None and now - datetime.fromisoformat(stored[0]) < fresh
+
+
+def _stored(redis: Redis, key: str, fresh: timedelta | None) -> list[Any] | None:
+    """[when, answer]; nothing for one who wants it computed in any case."""
+    value = None if fresh is None else redis.get(key)
     return None if value is None else cast(list[Any], json.loads(cast(bytes, value)))
 
 

@@ -4,16 +4,17 @@ Nothing lowers them. They are never above the views that were accepted under dif
 database's when the queue is empty.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import cast
+from uuid import UUID
 
 from redis import Redis
-from sqlalchemy import Connection, Engine, delete, text
+from sqlalchemy import Connection, Engine, text
 
 from footfall import keys
 from footfall.content_types import PAGE
 from footfall.entities import Name
-from footfall.schema import ShownBehind
+from footfall.event import ViewEvent
 from footfall.stream import Counts
 
 SCAN_COUNT = 1_000
@@ -25,6 +26,13 @@ COUNTERS = text("""
     JOIN entities AS e ON e.entity_type = name.entity_type AND e.external_id = name.external_id
     JOIN view_counters AS c ON c.entity_id = e.id
     WHERE e.deleted_at IS NULL
+""")
+# A note that somebody holds is of a count that is being raised now: it is for the next tick
+TAKE_NOTES = text("""
+    DELETE FROM shown_behind WHERE (entity_id, view_type) IN (
+        SELECT entity_id, view_type FROM shown_behind FOR UPDATE SKIP LOCKED
+    )
+    RETURNING entity_id
 """)
 NAMES_BEHIND = text("""
     SELECT e.entity_type, e.external_id FROM entities AS e
@@ -70,13 +78,18 @@ def raise_touched(engine: Engine, redis: Redis, names: Iterable[Name]) -> None:
             raise_to(redis, stored(connection, touched))
 
 
-def raise_behind(engine: Engine, redis: Redis) -> None:
-    """Raise what the fallback or a repair changed, and all that is shown once when Redis was restarted."""
+def raise_noted(engine: Engine, redis: Redis) -> None:
+    """Raise what the fallback or a repair has changed."""
     with engine.begin() as connection:
-        behind = connection.scalars(delete(ShownBehind).returning(ShownBehind.entity_id)).all()
+        behind = connection.scalars(TAKE_NOTES).all()
         if behind:
             rows = connection.execute(NAMES_BEHIND, {"ids": list(behind)})
             raise_to(redis, stored(connection, [(row.entity_type, row.external_id) for row in rows]))
+
+
+def raise_behind(engine: Engine, redis: Redis) -> None:
+    """Raise what the fallback or a repair changed, and all that is shown once when Redis was restarted."""
+    raise_noted(engine, redis)
     run = str(cast(dict[str, str], redis.info("server"))["run_id"])
     if redis.get(keys.RUN) != run.encode():
         _raise_all(engine, redis)
@@ -84,9 +97,26 @@ def raise_behind(engine: Engine, redis: Redis) -> None:
 
 
 def forget(redis: Redis, name: Name) -> int:
-    """Remove every key of an entity; how many there were."""
+    """Remove every key that is named by an entity; how many there were. What its ids were answered is not."""
     gone = list(redis.scan_iter(match=f"{keys.of_entity(*name)}:*", count=SCAN_COUNT))
     return int(redis.delete(*gone)) if gone else 0
+
+
+def forget_ids(redis: Redis, ids: Sequence[UUID]) -> None:
+    """Remove what `ids` were answered."""
+    for start in range(0, len(ids), SCAN_COUNT):
+        redis.delete(*map(keys.id_slot, ids[start : start + SCAN_COUNT]))
+
+
+def forget_taken(redis: Redis, events: Iterable[ViewEvent]) -> None:
+    """Remove what taking these events has left, without a search: their entities have been deleted."""
+    gone = set()
+    for event in events:
+        gone |= {keys.count(*event.name), keys.id_slot(event.id)}
+        if event.slot is not None:
+            gone.add(keys.viewer_slot(*event.name, event.slot))
+    if gone:
+        redis.delete(*gone)
 
 
 def _raise_all(engine: Engine, redis: Redis) -> None:

@@ -31,7 +31,7 @@ REMEMBERED = 10_000  # entities, for when the database is away
 
 FACTS = text("""
     SELECT e.owner_id, parent.entity_type AS parent_type, parent.external_id AS parent_id
-    FROM entities AS e LEFT JOIN entities AS parent ON parent.id = e.parent_id
+    FROM entities AS e LEFT JOIN entities AS parent ON parent.id = e.parent_id AND parent.deleted_at IS NULL
     WHERE e.entity_type = :type AND e.external_id = :id AND e.deleted_at IS NULL
 """)
 UNKNOWN_NAMES = text("""

@@ -44,14 +44,14 @@ def take(engine: Engine, settings: Settings, views: Sequence[View], now: datetim
     return writer.in_transaction(engine, lambda connection: _take(connection, settings, views, now))
 
 
-def copy_to_redis(engine: Engine, redis: Redis, now: datetime) -> int:
-    """Bring the slots and answers of the time without Redis to it; how many.
+def copy_to_redis(engine: Engine, redis: Redis, now: datetime, views: Sequence[View] | None = None) -> int:
+    """Bring the slots and answers of the time without Redis to it, or those of `views` only; how many.
 
     May be called again, and by several processes: what Redis has already, it keeps.
     """
     copied = 0
     with engine.connect() as connection:
-        rows = connection.execution_options(yield_per=COPY_ROWS).execute(_slots_to_copy(now))
+        rows = connection.execution_options(yield_per=COPY_ROWS).execute(_slots_to_copy(now, views))
         for part in rows.partitions():
             with redis.pipeline(transaction=False) as pipeline:
                 for row in part:
@@ -65,12 +65,19 @@ def copy_to_redis(engine: Engine, redis: Redis, now: datetime) -> int:
 def _take(connection: Connection, settings: Settings, views: Sequence[View], now: datetime) -> list[Taken]:
     connection.execute(entities.HOLD_OFF_DELETIONS)
     content = {view.event.name for view in views if view.event.entity_type != PAGE.name}
-    ids = entities.ensure(connection, content, now, settings)
-    before = counts.stored(connection, content)
+    refused = entities.over_cap(connection, content, now, settings)
+    ids = entities.ensure(connection, content - refused, now, settings)
+    before = {name: dict(by_type) for name, by_type in counts.stored(connection, content).items()}
     taken: list[Taken | None] = [None] * len(views)
     # in the order of slots: two requests with the same viewers wait for each other and do not deadlock
-    for index in sorted(range(len(views)), key=lambda i: (views[i].event.slot or b"", views[i].event.id)):
+    for index in sorted(range(len(views)), key=lambda i: views[i].event.slot or b""):
+        event = views[index].event
+        if event.name in refused:
+            taken[index] = Taken("limited", event.outcome, 0)
+            continue
         taken[index] = _decide(connection, views[index], ids, before, now)
+        if taken[index] is None and event.outcome == "counted" and event.name in before:
+            before[event.name].setdefault(event.view_type, 0)  # for the cap: the batch may bring more
     outcomes = _write(connection, settings, views, taken, now)
     after = counts.stored(connection, content)
     answers = [
@@ -193,15 +200,21 @@ def _note_behind(connection: Connection, counters: Mapping[int, Counts]) -> None
         for view_type in sorted(by_type)
     ]
     if rows:
-        connection.execute(insert(ShownBehind).on_conflict_do_nothing(), rows)
+        note = insert(ShownBehind)
+        # also if it stands there already: held until the commit, so that no tick takes the note before it
+        key = ["entity_id", "view_type"]
+        again = note.on_conflict_do_update(index_elements=key, set_={"view_type": note.excluded.view_type})
+        connection.execute(again, rows)
 
 
 def _id_name(event_id: UUID) -> bytes:
     return b"i" + event_id.bytes  # one byte longer than a viewer's slot: they never meet
 
 
-def _slots_to_copy(now: datetime) -> Select[bytes, UUID, datetime, str | None, str, str]:
-    return (
+def _slots_to_copy(
+    now: datetime, views: Sequence[View] | None
+) -> Select[bytes, UUID, datetime, str | None, str, str]:
+    query = (
         select(
             ViewSlot.name,
             ViewSlot.event_id,
@@ -213,11 +226,15 @@ def _slots_to_copy(now: datetime) -> Select[bytes, UUID, datetime, str | None, s
         .join(Entity, Entity.id == ViewSlot.entity_id)
         .where(ViewSlot.by_fallback, ViewSlot.ends_at > now, Entity.deleted_at.is_(None))
     )
+    if views is None:
+        return query
+    slots = [view.event.slot for view in views if view.event.slot is not None]
+    return query.where(ViewSlot.name.in_([*slots, *(_id_name(view.event.id) for view in views)]))
 
 
 def _redis_key(row: SlotRow) -> str:
     if row.answer is not None:
-        return keys.id_slot(row.entity_type, row.external_id, row.event_id)
+        return keys.id_slot(row.event_id)
     return keys.viewer_slot(row.entity_type, row.external_id, row.name)
 
 

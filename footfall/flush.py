@@ -27,9 +27,13 @@ def flush(engine: Engine, redis: Redis, settings: Settings, consumer: str) -> in
         for event in writer.events_of(entry)
         if event.outcome == "counted"
     }
+
+    def is_enough() -> bool:  # what comes in meanwhile is for the next tick
+        return time.monotonic() > deadline or not stream.is_queued_until(redis, last)
+
     while stream.is_queued_until(redis, last):
         if time.monotonic() > deadline:
             raise Unavailable("not all could be written in time; the rest is still queued")
-        if not writer.drain(engine, redis, settings, consumer).entries:
+        if not writer.drain(engine, redis, settings, consumer, is_enough).entries:
             time.sleep(POLL_SECONDS)
     return len(counters)

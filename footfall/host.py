@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import Connection, delete, select, text, update
 from sqlalchemy.dialects.postgresql import insert
@@ -22,7 +23,7 @@ MOST = 2_000_000_000  # of a number that is told: it has to fit the column
 ONE = text("""
     SELECT e.entity_type, e.external_id, e.owner_id, e.title, e.reactions, e.comments,
         parent.entity_type AS parent_type, parent.external_id AS parent_id
-    FROM entities AS e LEFT JOIN entities AS parent ON parent.id = e.parent_id
+    FROM entities AS e LEFT JOIN entities AS parent ON parent.id = e.parent_id AND parent.deleted_at IS NULL
     WHERE e.id = :id
 """)
 
@@ -64,23 +65,27 @@ def put(connection: Connection, name: Name, told: Told, now: datetime) -> dict[s
     return _as_json(connection, _upsert(connection, name, {**columns, "deleted_at": None}, now))
 
 
-def erase(connection: Connection, name: Name, now: datetime) -> bool:
-    """Delete all that is counted of `name`; False when it was never known. The caller commits.
+def erase(connection: Connection, name: Name, now: datetime, *, is_queued: bool = False) -> list[UUID] | None:
+    """Delete all that is counted of `name`; the ids of its events, or None when it was never known. The
+    caller commits. `is_queued` says that its first events may still be on their way.
 
     What is still queued of it is dropped by the writer, until the entity is told of again. The site's daily
     rows keep their totals for the days whose raw events are gone.
     """
     connection.execute(entities.HOLD_OFF_WRITERS)
+    if is_queued:
+        _upsert(connection, name, {}, now)  # so that the writer finds it deleted
     entity_id = connection.scalar(
         select(Entity.id).where(Entity.entity_type == name[0], Entity.external_id == name[1])
     )
     if entity_id is None:
-        return False
-    changed = Counter(
-        connection.scalars(
-            delete(ViewEventRow).where(ViewEventRow.entity_id == entity_id).returning(ViewEventRow.day)
-        )
-    )
+        return None
+    erased = connection.execute(
+        delete(ViewEventRow)
+        .where(ViewEventRow.entity_id == entity_id)
+        .returning(ViewEventRow.day, ViewEventRow.id)
+    ).all()
+    changed = Counter(row.day for row in erased)
     _tally_erased(connection, entity_id, changed)
     for table in (ViewCounter, DailyStats, ViewSlot, ShownBehind):
         connection.execute(delete(table).where(table.entity_id == entity_id))
@@ -89,7 +94,7 @@ def erase(connection: Connection, name: Name, now: datetime) -> bool:
         update(Entity).where(Entity.id == entity_id).values(deleted_at=now, reactions=None, **gone)
     )
     days.raise_versions(connection, set(changed))
-    return True
+    return [row.id for row in erased]
 
 
 def _tally_erased(connection: Connection, entity_id: int, raw: Mapping[date, int]) -> None:

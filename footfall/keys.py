@@ -13,6 +13,7 @@ STREAM = f"{TAG}:views"
 LEDGER = f"{TAG}:ledger"  # fields "<day>:<tally>"
 RUN = f"{TAG}:run"  # the Redis process whose counts were last compared with the database
 CACHE_TALLY = f"{TAG}:cache-tally"  # fields hits, misses
+PROBE = f"{TAG}:probe"  # written by who looks whether Redis takes writes
 FOLDER = Path(__file__).parent / "lua"
 
 
@@ -27,9 +28,9 @@ def count(entity_type: str, external_id: str) -> str:
     return f"{of_entity(entity_type, external_id)}:count"
 
 
-def id_slot(entity_type: str, external_id: str, event_id: UUID) -> str:
-    """What an id was answered, so that the same id again is answered the same."""
-    return f"{of_entity(entity_type, external_id)}:id:{event_id.hex}"
+def id_slot(event_id: UUID) -> str:
+    """What an id was answered, so that the same id again is answered the same, whatever is said of it."""
+    return f"{TAG}:id:{event_id.hex}"
 
 
 def viewer_slot(entity_type: str, external_id: str, name: bytes) -> str:

@@ -129,7 +129,7 @@ def _take_arguments(view: View, seed: Counts | None, now: datetime) -> list[Any]
         STREAM_KEY,
         LEDGER_KEY,
         keys.count(*name),
-        keys.id_slot(*name, event.id),
+        keys.id_slot(event.id),
         keys.viewer_slot(*name, event.slot or b""),
         keys.viewer_slot(*name, view.slot_of_yesterday or b""),
         (now - EPOCH) // MILLISECOND,

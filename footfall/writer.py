@@ -197,10 +197,9 @@ def _write_entries(
 def _show(engine: Engine, redis: Redis, batch: Batch, fates: Sequence[Fate]) -> None:
     """Bring the shown counts up to what was committed, and drop those of what was deleted meanwhile."""
     pairs = zip(batch.incoming, fates, strict=True)
-    known = [(one.event.name, fate) for one, fate in pairs if isinstance(one.event, ViewEvent)]
-    counts.raise_touched(engine, redis, {name for name, _ in known})
-    for name in {name for name, fate in known if fate == "erased"}:
-        counts.forget(redis, name)
+    known = [(one.event, fate) for one, fate in pairs if isinstance(one.event, ViewEvent)]
+    counts.raise_touched(engine, redis, {event.name for event, _ in known})
+    counts.forget_taken(redis, [event for event, fate in known if fate == "erased"])
 
 
 def _batches(entries: Iterable[stream.Entry]) -> Iterator["Batch"]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 # Commands with modules of their own: where they are, and the help of the list without importing them
 LAZY_COMMANDS = {
     "demo": ("footfall.cli.demo", "Send sample traffic to a throwaway instance and show the numbers."),
+    "demo-data": ("footfall.cli.demo_data", "Fill the database with a month of invented traffic."),
     "replay": ("footfall.cli.replay", "Send the page views of an access log."),
 }
 

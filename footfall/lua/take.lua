@@ -28,6 +28,16 @@ local function views()
   return total
 end
 
+local function has_room() -- for the view type, among those that are shown and those that are to be seeded
+  if redis.call('HEXISTS', count, view_type) == 1 then return true end
+  local types = math.max(redis.call('HLEN', count) - 1, 0) -- the empty field is no view type
+  for i = first_seed, #ARGV, 2 do
+    if ARGV[i] == view_type then return true end
+    if redis.call('HEXISTS', count, ARGV[i]) == 0 then types = types + 1 end
+  end
+  return types < most_view_types
+end
+
 if id_ms > 0 then
   local answer = held(id_slot)
   if answer then
@@ -44,9 +54,8 @@ if outcome == 'counted' and window_ms > 0 then
   if viewed then outcome = 'repeat' end
 end
 
--- what is over the cap may come again as `other`, which is always let in; the empty field is no view type
-if outcome == 'counted' and view_type ~= 'other' and redis.call('HEXISTS', count, view_type) == 0
-    and redis.call('HLEN', count) > most_view_types then
+-- what is over the cap may come again as `other`, which is always let in
+if outcome == 'counted' and view_type ~= 'other' and not has_room() then
   return {'limited', outcome, 0}
 end
 

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from footfall import intake
-from footfall.errors import Invalid
-from footfall.event import ViewEvent, decode, encode
+from footfall.errors import Invalid, NotAuthenticated
+from footfall.event import View, ViewEvent, decode, encode
 from footfall.ids import uuid7
 from footfall.intake import Edge, Viewer
 from footfall.visitors import day_key, visitor, visitor_of_user
@@ -305,6 +305,131 @@ def test_occurred_at_decides_also_against_the_id() -> None:
 def test_a_version_7_id_tells_the_time_of_a_reported_view() -> None:
     moment = NOW - timedelta(days=3)
     assert reported(id=str(uuid7(moment))).occurred_at == moment
+
+
+def content(entity: tuple[str, str], viewer: Viewer = VIEWER, edge: Edge = EDGE, **body: object) -> View:
+    """A viewer's own view of some content."""
+    return intake.content_view(body, entity, viewer, NOW, edge)
+
+
+def test_a_content_view_becomes_an_event_of_what_was_viewed() -> None:
+    event_id = uuid7(NOW - timedelta(hours=1))
+    seen = content(("post", "p1"), view_type="listing", view_source="widget", id=str(event_id))
+    assert (seen.event.entity_type, seen.event.external_id) == ("post", "p1")
+    assert (seen.event.view_type, seen.event.view_source) == ("listing", "widget")
+    assert (seen.event.id, seen.event.day) == (event_id, date(2026, 11, 19))
+    assert seen.has_clients_id
+    assert not content(("post", "p1")).has_clients_id
+
+
+def test_a_book_needs_a_signed_in_user_unless_a_setting_lifts_it() -> None:
+    with pytest.raises(NotAuthenticated):
+        content(("book", "b1"))
+    assert content(("book", "b1"), replace(VIEWER, user_id="42")).event.outcome == "counted"
+    open_ = replace(EDGE, settings=make_settings(FOOTFALL_REQUIRE_SIGN_IN="false"))
+    assert content(("book", "b1"), edge=open_).event.outcome == "counted"
+
+
+@pytest.mark.parametrize("kind", ["post", "blog_post", "story", "chapter"])
+def test_the_owners_view_is_own_and_takes_no_slot(kind: str) -> None:
+    mine = content((kind, "anns"), replace(VIEWER, user_id="ann"))
+    assert (mine.event.outcome, mine.event.slot) == ("own", None)
+    assert content((kind, "anns"), replace(VIEWER, user_id="bob")).event.outcome == "counted"
+    assert content((kind, "anns")).event.outcome == "counted"
+    assert content((kind, "bobs"), replace(VIEWER, user_id="ann")).event.outcome == "counted"
+
+
+@pytest.mark.parametrize("kind", ["page", "book", "resource", "course"])
+def test_where_own_views_count_nobody_asks_for_the_owner(kind: str) -> None:
+    def never(*name: str) -> str | None:
+        raise AssertionError(name)
+
+    viewer = replace(VIEWER, user_id="ann")
+    assert content((kind, "/anns"), viewer, replace(EDGE, owner_of=never)).event.outcome == "counted"
+
+
+def test_a_bot_of_the_owners_is_a_bot() -> None:
+    assert content(("story", "anns"), replace(VIEWER, user_id="ann", user_agent="")).event.outcome == "bot"
+
+
+def test_only_types_with_a_window_have_slots_which_end_with_it() -> None:
+    for kind in ("story", "chapter"):
+        event = content((kind, "s1")).event
+        assert event.slot is not None
+        assert event.slot_ends_at == NOW + timedelta(hours=24)
+    short = replace(EDGE, settings=make_settings(VIEW_DEDUP_TTL_HOURS="0.5"))
+    assert content(("story", "s1"), edge=short).event.slot_ends_at == NOW + timedelta(minutes=30)
+    assert content(("post", "p1")).event.slot is None
+
+
+def test_a_slot_is_of_the_viewer_and_the_entity_and_of_now_whatever_the_ids_time() -> None:
+    slot = content(("story", "s1")).event.slot
+    yesterdays = content(("story", "s1"), id=str(uuid7(NOW - timedelta(hours=20))))
+    assert yesterdays.event.day == date(2026, 11, 19)
+    assert yesterdays.event.slot == slot
+    others = [
+        content(("story", "s2")),
+        content(("chapter", "s1")),
+        content(("story", "s1"), replace(VIEWER, address="192.0.2.2")),
+        content(("story", "s1"), replace(VIEWER, user_agent="Mozilla/5.0 other")),
+        content(("story", "s1"), replace(VIEWER, user_id="42")),
+    ]
+    assert len({slot, *(other.event.slot for other in others)}) == 6
+
+
+def test_a_slot_has_the_name_that_it_will_have_as_yesterdays() -> None:
+    today = content(("story", "s1"))
+    tomorrow = intake.content_view({}, ("story", "s1"), VIEWER, NOW + timedelta(days=1), EDGE)
+    assert tomorrow.slot_of_yesterday == today.event.slot
+    assert tomorrow.event.slot != today.event.slot
+
+
+def test_who_asks_not_to_be_kept_has_a_slot_and_who_is_nobody_or_a_bot_has_none() -> None:
+    kept_out = content(("story", "s1"), replace(VIEWER, keep_no_visitor=True)).event
+    assert kept_out.visitor is None
+    assert kept_out.slot == content(("story", "s1")).event.slot
+    for viewer in (replace(VIEWER, address=None), replace(VIEWER, user_agent="Googlebot/2.1")):
+        assert content(("story", "s1"), viewer).event.slot is None
+    assert content(("story", "s1"), replace(VIEWER, address=None, user_id="42")).event.slot is not None
+
+
+def test_a_slot_and_its_end_cross_the_queue() -> None:
+    event = content(("story", "s1"), id=str(uuid4())).event
+    assert decode(encode([event])) == [event]
+
+
+def test_a_reported_view_of_a_story_has_the_slot_that_the_viewer_would_have() -> None:
+    own = content(("story", "s1")).event
+    told = reported(
+        entity_type="story",
+        entity_id="s1",
+        ip="192.0.2.1",
+        user_agent=FIREFOX,
+        occurred_at=(NOW - timedelta(days=3)).isoformat(),
+    )
+    assert (told.slot, told.slot_ends_at) == (own.slot, own.slot_ends_at)
+    assert told.day == date(2026, 11, 17)
+
+
+@pytest.mark.parametrize(
+    ("entity", "body", "field"),
+    [
+        (("podcast", "x"), {}, "entity_type"),
+        (("site", "site"), {}, "entity_type"),
+        (("story", ""), {}, "entity_id"),
+        (("story", "x" * 256), {}, "entity_id"),
+        (("page", "x"), {}, "entity_id"),
+        (("post", "x"), {"view_type": "card_view"}, "view_type"),
+        (("resource", "x"), {"view_type": "A"}, "view_type"),
+        (("story", "x"), {"view_source": "tv"}, "view_source"),
+        (("story", "x"), {"id": 7}, "id"),
+    ],
+)
+def test_a_wrong_field_of_a_content_view_is_named(
+    entity: tuple[str, str], body: dict[str, object], field: str
+) -> None:
+    with pytest.raises(Invalid, match=f"^{field}: "):
+        intake.content_view(body, entity, VIEWER, NOW, EDGE)
 
 
 def test_without_id_and_time_a_reported_view_is_of_now() -> None:
