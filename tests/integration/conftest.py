@@ -71,8 +71,9 @@ def empty(engine: Engine) -> None:
             connection.execute(text(f"DROP TABLE {partition}"))
         connection.execute(
             text(
-                "TRUNCATE event_days, rollup_days, daily_stats, dead_letters, salts, view_counters, view_slots,"
-                " shown_behind, tallies RESTART IDENTITY"
+                "TRUNCATE event_days, rollup_days, daily_stats, dead_letters, salts, view_counters,"
+                " view_slots, shown_behind, tallies, gaps RESTART IDENTITY"
             )
         )
+        connection.execute(text("UPDATE site SET last_alive_at = NULL"))
         connection.execute(text("DELETE FROM entities WHERE entity_type <> 'site'"))
