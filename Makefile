@@ -5,10 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test lint lock clean
+.PHONY: help setup demo run test lint lock screenshots clean
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | while IFS="$$(printf '\t')" read -r name what; do printf '  make %-8s %s\n' "$$name" "$$what"; done
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | while IFS="$$(printf '\t')" read -r name what; do printf '  make %-11s %s\n' "$$name" "$$what"; done
 
 setup: $(STAMP) ## make .venv with the locked dependencies
 
@@ -38,6 +38,9 @@ test: lint ## lint, types, import contracts, all tests
 lock: setup ## write the lock files anew from pyproject.toml
 	@$(BIN)/pip-compile --quiet --upgrade --output-file requirements.lock pyproject.toml
 	@$(BIN)/pip-compile --quiet --upgrade --extra dev --output-file requirements-dev.lock pyproject.toml
+
+screenshots: setup ## take the dashboard's pictures in docs/ anew (needs Debian's chromium and chromium-driver)
+	@$(BIN)/python -m tests.browser.screenshots docs
 
 clean: ## remove the virtual environment and the caches (never the data in .footfall)
 	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info

@@ -6,7 +6,20 @@ from flask import Flask, Response
 from flask.json.provider import DefaultJSONProvider
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from api import cors, doors, errors, heartbeat, host, operating, parts, reading, tracking
+from api import (
+    cors,
+    doors,
+    errors,
+    heartbeat,
+    host,
+    login,
+    operating,
+    pages,
+    parts,
+    reading,
+    tracking,
+)
+from api.dashboard import routes
 from footfall import logs, user_agents
 from footfall.settings import Settings
 
@@ -33,7 +46,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     if settings is None:
         logs.configure()
         settings = Settings.from_mapping(os.environ)
-    app = Flask("api", static_folder=None)
+    app = Flask("api")  # its templates and static files lie beside this one
     app.json = CompactJSON(app)
     app.response_class = JSONResponse
     app.url_map.merge_slashes = False  # it would answer with a redirect, in HTML
@@ -43,6 +56,9 @@ def create_app(settings: Settings | None = None) -> Flask:
     for module in (tracking, doors, host, reading, operating):
         app.register_blueprint(module.blueprint, url_prefix="/api")
     doors.install(app)
+    for pages_of in (routes, login):
+        app.register_blueprint(pages_of.blueprint)
+    pages.install(app)
     user_agents.warm_up()
     _trust_proxies(app, settings.trusted_proxies)
     if is_served:

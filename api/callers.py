@@ -9,11 +9,20 @@ from footfall import access, referrers, visitors
 from footfall.intake import Viewer
 
 NO_TRACE = (("Sec-GPC", "1"), ("DNT", "1"))
+COOKIE = "footfall_session"  # a token, kept by the browser for reading; see `api.login`
 
 
 def caller(now: datetime) -> access.Caller | None:
     """Who sent the request; None is anonymous. Raises `NotAuthenticated` for bad credentials."""
     return access.authenticate(request.headers.get("Authorization"), parts().settings, now)
+
+
+def reader(now: datetime) -> access.Caller | None:
+    """Who reads: as `caller`, or by the cookie when there is no header. Never for what changes anything."""
+    token = request.cookies.get(COOKIE)
+    if "Authorization" in request.headers or not token or request.method not in {"GET", "HEAD"}:
+        return caller(now)
+    return access.authenticate(f"Bearer {token}", parts().settings, now)
 
 
 def viewer(sender: access.Caller | None) -> Viewer:

@@ -1,4 +1,4 @@
-"""Which exception is which status: the only place that knows. Every error is JSON."""
+"""Which exception is which status: the only place that knows. Every error is JSON, but for pages'."""
 
 import logging
 import traceback
@@ -10,6 +10,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
+from api import pages
 from footfall.errors import (
     FootfallError,
     Invalid,
@@ -44,7 +45,7 @@ STORE_AWAY = (
 
 
 def install(app: Flask) -> None:
-    """Answer every error of `app` in JSON."""
+    """Answer every error of `app` in JSON, or as a page where a page was asked for."""
     app.register_error_handler(FootfallError, _expected)
     app.register_error_handler(HTTPException, _http)
     app.register_error_handler(RequestEntityTooLarge, _too_large)
@@ -54,6 +55,8 @@ def install(app: Flask) -> None:
 
 
 def _answer(status: int, text: str, code: str) -> Response:
+    if pages.is_page():
+        return pages.error(status, text)
     # some doors promise their own words for a failure that is ours
     failure = g.get("failure") if status >= 500 else None
     response = jsonify(error=failure or text, code=code)

@@ -108,25 +108,26 @@ def ledger_rows() -> ResponseReturnValue:
 
 def _moderator() -> tuple[datetime, Caller]:
     now = utc_now()
-    return now, access.require(callers.caller(now), "moderator")
+    return now, access.require(callers.reader(now), "moderator")
 
 
 def _entity_stats(entity_type: str, entity_id: str, field: str) -> ResponseReturnValue:
     now = utc_now()
-    caller = access.require(callers.caller(now))
+    caller = access.require(callers.reader(now))
     days = _days()
-    entity = _readable(caller, entity_type, entity_id, field)
+    entity = readable(caller, entity_type, entity_id, field)
     return parts().answers.entity(entity, days, now, refresh=_refresh(caller))
 
 
 def _entity_export(entity_type: str, entity_id: str, field: str) -> ResponseReturnValue:
     now = utc_now()
-    caller = access.require(callers.caller(now))
+    caller = access.require(callers.reader(now))
     days = _days()
-    return _csv(_readable(caller, entity_type, entity_id, field), days, now, entity_type)
+    return _csv(readable(caller, entity_type, entity_id, field), days, now, entity_type)
 
 
-def _readable(caller: Caller, entity_type: str, entity_id: str, field: str) -> EntityRow:
+def readable(caller: Caller, entity_type: str, entity_id: str, field: str) -> EntityRow:
+    """The entity of that name, which `caller` may read. Raises `NotAllowed` or `NotFound`."""
     with read_snapshot(parts().engine) as connection:
         return access.require_reader(caller, _find(connection, entity_type, entity_id, field))
 

@@ -47,18 +47,6 @@ class Answers:
             refresh,
         )
 
-    def totals_before(self, days: int, now: datetime) -> Answer | None:
-        """The site's totals of as many days before; None when not all of them are kept any more."""
-        if 2 * days > self._settings.daily_retention_days:
-            return None
-        span = self._span(days, now).before()
-        return self._cached(
-            f"before {days} {span.days[-1]}",
-            lambda connection: dict(stats.sitewide_totals(connection, span)),
-            now,
-            False,
-        )
-
     def top(
         self,
         entity_type: str,

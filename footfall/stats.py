@@ -117,10 +117,6 @@ class Span:
         """The last `days` days of the site, the current one included."""
         return cls(tuple(days_back(site_day(now, zone), days)), now, zone)
 
-    def before(self) -> "Span":
-        """As many days, just before."""
-        return Span(tuple(day - timedelta(days=len(self.days)) for day in self.days), self.now, self.zone)
-
     def gaps(self, connection: Connection) -> set[date]:
         """The days in which nobody was there to take views for a while."""
         return liveness.days_with_gap(connection, self.days, self.zone, self.now)
@@ -152,17 +148,6 @@ def sitewide_stats(connection: Connection, span: Span) -> dict[str, Any]:
         "not_counted": _not_counted(rows.values()),
         "computed_at": span.now.isoformat(),
     }
-
-
-def sitewide_totals(connection: Connection, span: Span) -> dict[str, int]:
-    """Views and visitor days of the site over `span`, of both audiences: for comparing with another span."""
-    rows = _figures_by_day(connection, THE_SITE, entities.site(connection).id, span.days)
-    return _by_audience(
-        lambda authenticated: {
-            "total_page_views": _sum(rows, "views", authenticated),
-            "visitor_days": _sum(rows, "unique_viewers", authenticated),
-        }
-    )
 
 
 def hourly_views(connection: Connection, span: Span, authenticated: bool) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """`footfall demo-data`: a month of invented traffic in the database of a running instance, to look at.
 
-The days that a batch would be refused for go the same way as all others: through the writer, the rollup and the
-retention, each told what time it is. Nothing is written into a daily row that was not counted from events.
+Days that are too old for a batch go the way of all others: through the writer, the rollup and the retention,
+each told what time it is. No daily row says anything that was not counted from events.
 """
 
 import os
@@ -48,9 +48,9 @@ class Refused(FootfallError):
 def command(days: int, seed: int, force: bool, data_dir: Path) -> None:
     """Fill the database of a running instance with a month of invented traffic.
 
-    Weekends, a day on which a large site linked to an article, an afternoon on which nobody counted, and views
-    up to this minute. The same seed on the same day makes the same month, and once: what is there is not
-    counted again. There is no way to remove it, so take a --data-dir of its own.
+    With weekends, a day on which a large site linked to an article, an afternoon on which nobody
+    counted, and views up to this minute. The same seed makes the same month. There is no way to take
+    it out again, so use a --data-dir of its own.
     """
     from footfall.cli.data_dir import environment
     from footfall.cli.demo_traffic import Month
@@ -163,9 +163,9 @@ def _report(events: Counter[str], days: int, data_dir: Path) -> str:
 
     owners = ", ".join(sorted({thing.owner for thing in THINGS}))
     folder = f" --data-dir {data_dir}" if data_dir != Path(".footfall") else ""
+    content = events.total() - events["page"] - events["site_event"]
     return (
-        f"{events.total():,} events of {days} days: {events['page']:,} of pages, "
-        f"{events['site_event']:,} of the site, {events.total() - events['page'] - events['site_event']:,} of "
-        f"content owned by {owners}.\n"
+        f"{events.total():,} events of {days} days: {events['page']:,} of pages, {content:,} of content "
+        f"owned by {owners}, {events['site_event']:,} of the site.\n"
         f"To read them: footfall token --role moderator --subject you{folder}"
     )

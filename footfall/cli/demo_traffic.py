@@ -1,7 +1,7 @@
 """The traffic of `footfall demo-data`: a month of an invented site, the same for the same seed and days.
 
-It is uneven on purpose, as what a dashboard has to show is: days and nights, weekends, a slow rise, one article
-that a large site linked to, an afternoon on which nobody counted.
+Uneven on purpose, as real traffic is: days and nights, weekends, a slow rise, one article that a large site
+linked to, an afternoon on which nobody counted.
 """
 
 import random
@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from functools import cache
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
 from footfall.cli import sample
@@ -37,7 +37,13 @@ COUNTRIES: Sequence[tuple[str | None, float]] = (
     *(("CA", 3), ("DK", 2), ("BE", 2), ("SE", 2), ("AU", 2), ("NZ", 1.5), ("JP", 1), ("BR", 1), ("IS", 0.5)),
     (None, 3),
 )
-DEVICES = (("mobile", 50), ("desktop", 40), ("tablet", 8), ("player", 1), ("other", 1))
+DEVICES: Sequence[tuple[Device, float]] = (
+    ("mobile", 50),
+    ("desktop", 40),
+    ("tablet", 8),
+    ("player", 1),
+    ("other", 1),
+)
 REFERRERS: Sequence[tuple[str | None, float]] = (
     *((None, 44), ("google.com", 24), ("duckduckgo.com", 6), ("bing.com", 4), ("mastodon.social", 5)),
     *(
@@ -78,37 +84,25 @@ class Told:
     comments: int = 0
 
 
+# name, title, owner, weight, view types, parent, reactions, comments
 THINGS = (
-    Told(
-        ("blog_post", "low-water"), "Low water at dawn", "ann", 20, POST_TYPES, None, {"❤️": 41, "🦀": 17}, 12
-    ),
-    Told(
-        ("blog_post", "hermits"),
-        "Hermit crabs move house",
-        "ann",
-        12,
-        POST_TYPES,
-        None,
-        {"😂": 33, "🦀": 61},
-        25,
-    ),
+    Told(("blog_post", "dawn"), "Low water at dawn", "ann", 20, POST_TYPES, None, {"❤️": 41, "🦀": 17}, 12),
+    Told(("blog_post", "hermits"), "Hermit crabs move house", "ann", 12, POST_TYPES, None, {"😂": 33}, 25),
     Told(("blog_post", "limpets"), "Counting limpets, again", "ben", 5, POST_TYPES, None, {"❤️": 6}, 2),
     Told(
-        ("post", "101"), "Octopus at the harbour wall!", "cleo", 16, POST_TYPES, None, {"🐙": 88, "❤️": 54}, 47
+        ("post", "101"), "Octopus at the harbour wall!", "cleo", 16, POST_TYPES, None, {"🐙": 88, "❤️": 5}, 47
     ),
     Told(("post", "102"), "Who has a spare hand lens?", "ben", 3, POST_TYPES, None, {"👍": 4}, 9),
     Told(("post", "103"), "Beach clean on Saturday", "ann", 6, POST_TYPES, None, {"👍": 19}, 6),
     Told(("book", "rock-pools"), "The Rock Pool Handbook", "ann", 22, BOOK_TYPES, None, {"⭐": 73}, 14),
     Told(("book", "seaweeds"), "Seaweeds of the North Ledge", "ben", 9, BOOK_TYPES, None, {"⭐": 21}, 3),
     Told(("book", "tides"), "Reading the Tides", "cleo", 4, BOOK_TYPES, None, {"⭐": 8}),
-    Told(
-        ("story", "lighthouse"), "The Lighthouse Keeper's Log", "cleo", 10, reactions={"❤️": 29}, comments=11
-    ),
+    Told(("story", "keeper"), "The Lighthouse Keeper's Log", "cleo", 10, PLAIN_TYPES, None, {"❤️": 29}, 11),
     *(
-        Told(("chapter", f"lighthouse-{n}"), f"Night {n}", "cleo", 9 / n, parent=("story", "lighthouse"))
+        Told(("chapter", f"keeper-{n}"), f"Night {n}", "cleo", 9 / n, parent=("story", "keeper"))
         for n in range(1, 7)
     ),
-    Told(("story", "selkie"), "Selkie Weather", "ben", 4, reactions={"❤️": 7}, comments=1),
+    Told(("story", "selkie"), "Selkie Weather", "ben", 4, PLAIN_TYPES, None, {"❤️": 7}, 1),
     Told(("course", "intertidal"), "Intertidal ecology in six evenings", "ann", 5),
     Told(("resource", "logbook"), "A logbook to print", "ann", 6),
 )
@@ -153,7 +147,7 @@ class Month:
 
 
 class _Day:
-    """One day's events. Its chances are its own, so that another length of the month changes nothing in it."""
+    """One day's events. Its chances are its own: another length of the month changes nothing in it."""
 
     def __init__(self, month: Month, day: date, ago: int) -> None:
         self._month = month
@@ -321,7 +315,7 @@ def _make_person(chance: random.Random, key: int, *, signed_in: bool) -> _Person
     return _Person(
         key,
         chance.choices(countries, country_weights)[0],
-        cast(Device, chance.choices(devices, device_weights)[0]),
+        chance.choices(devices, device_weights)[0],
         signed_in,
         chance.choice((1, 1, 2, 2, 3, 5)),
     )

@@ -107,7 +107,7 @@ def test_every_endpoint_that_is_named_exists() -> None:
     named = ENDPOINT.findall(README)
     assert named
     for method, path in named:
-        concrete = re.sub(r"<\w+>", "book", path).replace("...", "book/book")
+        concrete = re.sub(r"<[\w:]+>", "book", path).replace("...", "book/book")
         try:
             known.match(concrete, method)
         except HTTPException as error:
@@ -115,11 +115,11 @@ def test_every_endpoint_that_is_named_exists() -> None:
 
 
 def test_every_endpoint_that_exists_is_named() -> None:
-    named = {(method, re.sub(r"<\w+>", "<>", path)) for method, path in ENDPOINT.findall(README)}
+    named = {(method, re.sub(r"<[\w:]+>", "<>", path)) for method, path in ENDPOINT.findall(README)}
     app = create_app(Settings.from_mapping(REQUIRED))
     for rule in app.url_map.iter_rules():
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}:
-            assert (method, re.sub(r"<\w+>", "<>", rule.rule)) in named, f"{method} {rule.rule}"
+            assert (method, re.sub(r"<[\w:]+>", "<>", rule.rule)) in named, f"{method} {rule.rule}"
 
 
 def test_every_file_that_is_named_exists() -> None:
