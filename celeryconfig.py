@@ -15,7 +15,9 @@ task_ignore_result = True
 task_acks_late = False
 task_default_queue = "upkeep"
 task_routes = {"footfall.write_events": {"queue": "write"}}
-worker_prefetch_multiplier = 1
+# No limit: with one, a Redis that dies while a tick is acknowledged leaves kombu believing that the limit is
+# reached, and the worker never asks for another. Ticks are tiny, and a busy worker asks for none.
+worker_prefetch_multiplier = 0
 worker_send_task_events = False
 worker_hijack_root_logger = False
 worker_enable_remote_control = False

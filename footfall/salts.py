@@ -67,12 +67,15 @@ class SaltCache:
                 self._lock.release()
 
     def _renew(self, today: date, now: datetime) -> None:
-        """Drop what is past, fetch today's and tomorrow's, note until when that is enough."""
-        tomorrow = today + timedelta(days=1)
+        """Drop what is past, fetch yesterday's to tomorrow's, note until when that is enough.
+
+        Yesterday's too: ids reach back a day, and a slot may be of the day before.
+        """
+        yesterday, tomorrow = today - timedelta(days=1), today + timedelta(days=1)
         kept = {day: salt for day, salt in self._held.items() if now < self._end_of(day)}
         until = day_start(tomorrow, self._zone)
         try:
-            self._held = kept | self._fetch({today, tomorrow} - kept.keys(), now)
+            self._held = kept | self._fetch({yesterday, today, tomorrow} - kept.keys(), now)
             self._away = False
         except Unavailable:
             self._held = kept

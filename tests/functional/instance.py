@@ -18,6 +18,7 @@ from sqlalchemy import Engine, create_engine
 
 START_SECONDS = 90.0
 STOP_SECONDS = 90.0
+Process = tuple[int, int]  # pid and start time: a pid alone may be somebody else's by now
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,3 +158,34 @@ def wait_until(condition: Callable[[], object], what: str, seconds: float = 30.0
     while not condition():
         assert time.monotonic() < deadline, f"waited {seconds:.0f} s for {what}"
         time.sleep(0.05)
+
+
+def descendants(pid: int) -> set[Process]:
+    """All processes below `pid`."""
+    parents = {int(entry): parent(int(entry)) for entry in os.listdir("/proc") if entry.isdigit()}
+    below = {pid}
+    while more := {child for child, its_parent in parents.items() if its_parent in below} - below:
+        below |= more
+    return {(child, start_time(child)) for child in below - {pid}}
+
+
+def alive(processes: set[Process]) -> set[Process]:
+    return {(pid, started) for pid, started in processes if started and start_time(pid) == started}
+
+
+def parent(pid: int) -> int:
+    return int(stat_fields(pid)[1])
+
+
+def start_time(pid: int) -> int:
+    """In clock ticks since boot; 0 when there is no such process, or only its exit code is left."""
+    fields = stat_fields(pid)
+    return 0 if fields[0] in "ZX" else int(fields[19])
+
+
+def stat_fields(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat after the name, which may hold anything."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return ["X"] + ["0"] * 30

@@ -17,8 +17,7 @@ import pytest
 from sqlalchemy import text
 
 from footfall.clock import utc_now
-from tests.functional.instance import Instance, wait_until
-from tests.functional.test_up import Process, alive, descendants
+from tests.functional.instance import Instance, Process, alive, descendants, wait_until
 from tests.log_count import (
     SITE,
     Count,

@@ -16,10 +16,9 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from footfall.cli.embedded import Postgres, Redis, Server, socket_folder
-from tests.functional.instance import Instance, Reply, wait_until
+from tests.functional.instance import Instance, Reply, alive, descendants, start_time, wait_until
 
 PARTS = ["api", "worker", "upkeep", "beat", "postgres", "redis"]
-Process = tuple[int, int]  # pid and start time: a pid alone may be somebody else's by now
 
 
 @pytest.fixture(scope="module")
@@ -219,34 +218,3 @@ def written(instance: Instance, path: str) -> bool:
 def supervisor(instance: Instance) -> int:
     assert instance.process is not None
     return instance.process.pid
-
-
-def descendants(pid: int) -> set[Process]:
-    """All processes below `pid`."""
-    parents = {int(entry): parent(int(entry)) for entry in os.listdir("/proc") if entry.isdigit()}
-    below = {pid}
-    while more := {child for child, its_parent in parents.items() if its_parent in below} - below:
-        below |= more
-    return {(child, start_time(child)) for child in below - {pid}}
-
-
-def alive(processes: set[Process]) -> set[Process]:
-    return {(pid, started) for pid, started in processes if started and start_time(pid) == started}
-
-
-def parent(pid: int) -> int:
-    return int(stat_fields(pid)[1])
-
-
-def start_time(pid: int) -> int:
-    """In clock ticks since boot; 0 when there is no such process, or only its exit code is left."""
-    fields = stat_fields(pid)
-    return 0 if fields[0] in "ZX" else int(fields[19])
-
-
-def stat_fields(pid: int) -> list[str]:
-    """The fields of /proc/PID/stat after the name, which may hold anything."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return ["X"] + ["0"] * 30
