@@ -88,9 +88,8 @@ def _track(content_type: ContentType, door: Door, entity_id: str) -> ResponseRet
         return _answer(taken, success=True)
     if door.reply == "count":
         return _answer(taken, success=True, count=taken.views)
-    return _answer(
-        taken, isFirstView=taken.outcome == "counted", viewCount=taken.views, **_parent_count(name)
-    )
+    of_parent = _parent_count(name, door.parent_type) if door.parent_type else {}
+    return _answer(taken, isFirstView=taken.outcome == "counted", viewCount=taken.views, **of_parent)
 
 
 def _view_type(body: Body, content_type: ContentType, field: str) -> str:
@@ -111,13 +110,13 @@ def _written_views(name: Name) -> int | None:
     return _total((PAGE.name, fields.path(name[1], "entity_id")))
 
 
-def _parent_count(name: Name) -> dict[str, int]:
+def _parent_count(name: Name, parent_type: str) -> dict[str, int]:
     """`{"storyViewCount": n}` for a chapter whose story the host site has told, if that can be said now."""
     parent = parts().facts.parent_of(name)
-    if parent is None:
+    if parent is None or parent[0] != parent_type:
         return {}
     try:
-        return {f"{parent[0]}ViewCount": _total(parent)}
+        return {f"{parent_type}ViewCount": _total(parent)}
     except Unavailable:
         return {}  # the view is taken all the same
 

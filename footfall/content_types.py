@@ -23,6 +23,7 @@ class Door:
     view_type_field: str | None = None  # the body's name for the view type, which is then required
     failure: str | None = None  # the error's text when no store takes the view
     stats_path: str | None = None  # public: {view type: views}
+    parent_type: str | None = None  # also answers `<type>ViewCount` of a parent that the host site has told
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ _TABLE = (
         "chapter",
         has_window=True,
         counts_own_views=False,
-        door=Door("/chapters/<entity_id>/view", reply="first_view"),
+        door=Door("/chapters/<entity_id>/view", reply="first_view", parent_type="story"),
     ),
     ContentType("resource", door=Door("/views", reply="count")),
     ContentType("course", door=Door("/views", reply="count")),

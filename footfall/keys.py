@@ -38,11 +38,6 @@ def viewer_slot(entity_type: str, external_id: str, name: bytes) -> str:
     return f"{of_entity(entity_type, external_id)}:slot:{name.hex()}"
 
 
-def new_entities(entity_type: str, day: str) -> str:
-    """A HyperLogLog of the ids of that type that were first seen on `day`."""
-    return f"{TAG}:new:{entity_type}:{day}"
-
-
 @cache
 def script(name: str) -> str:
     """The text of a Lua script of this package."""
