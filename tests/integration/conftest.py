@@ -1,8 +1,12 @@
 """Real PostgreSQL and Redis for the integration tests: migrated once, empty at the start of each test."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime
 
 import pytest
+from freezegun import freeze_time
+from freezegun.api import FrozenDateTimeFactory
 from redis import Redis
 from sqlalchemy import Connection, Engine, create_engine, text
 
@@ -10,6 +14,9 @@ from footfall import stream
 from footfall.database import make_engine, migrate
 from footfall.settings import Settings
 from tests.factory import make_settings
+from tests.integration.content import Open, Site, site_on
+
+NOW = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)  # where a test's clock begins
 
 
 @pytest.fixture(scope="session")
@@ -59,6 +66,33 @@ def redis(settings: Settings) -> Iterator[Redis]:
     yield client
     client.flushall()
     client.close()
+
+
+@pytest.fixture
+def clock() -> Iterator[FrozenDateTimeFactory]:
+    """The time, which stands still until a test moves it."""
+    with freeze_time(NOW) as frozen:
+        assert isinstance(frozen, FrozenDateTimeFactory)
+        yield frozen
+
+
+@pytest.fixture
+def open_site(settings: Settings, engine: Engine, redis: Redis) -> Iterator[Open]:
+    """Starts processes on the same stores, with some settings replaced."""
+    with ExitStack() as stack:
+        yield lambda **changes: stack.enter_context(site_on(settings, engine, redis, **changes))
+
+
+@pytest.fixture
+def site(open_site: Open) -> Site:
+    """A process that uses Redis."""
+    return open_site()
+
+
+@pytest.fixture(params=[True, False], ids=["redis", "database"])
+def either(open_site: Open, request: pytest.FixtureRequest) -> Site:
+    """A process on either store."""
+    return open_site(redis_enabled=request.param)
 
 
 def empty(engine: Engine) -> None:

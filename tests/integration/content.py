@@ -1,6 +1,6 @@
 """Views of content as the tests send them: browsers and users in front of one process, on either store."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -138,6 +138,9 @@ class Site:
             tally = name.partition(":")[2]
             totals[tally] = totals.get(tally, 0) + amount
         return totals
+
+
+Open = Callable[..., Site]  # of settings to replace
 
 
 @contextmanager

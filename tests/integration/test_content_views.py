@@ -4,7 +4,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -14,7 +14,6 @@ from typing import Any, cast
 from uuid import uuid4
 
 import pytest
-from freezegun import freeze_time
 from freezegun.api import FrozenDateTimeFactory
 from redis import Redis
 from sqlalchemy import Engine, event, text
@@ -30,34 +29,13 @@ from footfall.ids import uuid7
 from footfall.settings import Settings
 from tests.factory import make_settings
 from tests.integration.api import queued
-from tests.integration.content import Answer, Site, site_on
+from tests.integration.content import Answer, Open, Site, site_on
 
 NOW = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)
 LAST_SECOND = datetime(2026, 3, 10, 23, 59, 59, tzinfo=UTC)
 VIEW = "/api/track/view"
 STORY = "/api/stories/s1/view"
 OTHER = "198.51.100.9"
-
-Open = Callable[..., Site]
-
-
-@pytest.fixture
-def clock() -> Iterator[FrozenDateTimeFactory]:
-    """The time, which stands still until a test moves it."""
-    with freeze_time(NOW) as frozen:
-        assert isinstance(frozen, FrozenDateTimeFactory)
-        yield frozen
-
-
-@pytest.fixture
-def open_site(settings: Settings, engine: Engine, redis: Redis) -> Iterator[Open]:
-    """Starts processes on the same stores, with some settings replaced."""
-    with ExitStack() as stack:
-
-        def start(**changes: Any) -> Site:
-            return stack.enter_context(site_on(settings, engine, redis, **changes))
-
-        yield start
 
 
 @pytest.fixture(params=[True, False], ids=["redis", "database"])

@@ -4,9 +4,7 @@ import base64
 import hmac
 import json
 import logging
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -15,8 +13,6 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from redis import Redis
-from sqlalchemy import Engine
 
 from footfall import rollup, writer
 from footfall.clock import utc_now
@@ -24,34 +20,13 @@ from footfall.content_types import CONTENT_TYPES, ContentType, Door
 from footfall.settings import Settings
 from tests.factory import SECRET
 from tests.integration.api import ADDRESS, FIREFOX, SERVICE, bearer, queued
-from tests.integration.content import Answer, Site, site_on
+from tests.integration.content import Answer, Open, Site
 
 VIEW = "/api/track/view"
 BOOK = "/api/books/b1/track-view"
 VIEWS = "/api/views"
 NOWHERE = "postgresql+psycopg2://nobody@127.0.0.1:1/nothing"
 NO_REDIS = "redis://127.0.0.1:1"
-
-Open = Callable[..., Site]
-
-
-@pytest.fixture
-def open_site(settings: Settings, engine: Engine, redis: Redis) -> Iterator[Open]:
-    """Starts processes on the same stores, with some settings replaced."""
-    with ExitStack() as stack:
-        yield lambda **changes: stack.enter_context(site_on(settings, engine, redis, **changes))
-
-
-@pytest.fixture
-def site(open_site: Open) -> Site:
-    """A process that uses Redis."""
-    return open_site()
-
-
-@pytest.fixture(params=[True, False], ids=["redis", "database"])
-def either(open_site: Open, request: pytest.FixtureRequest) -> Site:
-    """A process on either store."""
-    return open_site(redis_enabled=request.param)
 
 
 def card_view(site: Site, user: str = "ann", view_type: str = "card_view") -> Answer:

@@ -1,58 +1,23 @@
 """What the host site tells of its entities, and what is left of one that it deletes."""
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 from uuid import uuid4
 
 import pytest
 from freezegun import freeze_time
-from freezegun.api import FrozenDateTimeFactory
 from redis import Redis
-from sqlalchemy import Engine
 
 from footfall import counts, keys, rollup
 from footfall.clock import site_day
 from footfall.ids import uuid7
-from footfall.settings import Settings
 from tests.integration.api import SERVICE, bearer
-from tests.integration.content import Site, site_on
+from tests.integration.content import Open, Site
 
 NOW = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)
 VIEW = "/api/track/view"
 
-Open = Callable[..., Site]
-
-
-@pytest.fixture
-def clock() -> Iterator[FrozenDateTimeFactory]:
-    """The time, which stands still until a test moves it."""
-    with freeze_time(NOW) as frozen:
-        assert isinstance(frozen, FrozenDateTimeFactory)
-        yield frozen
-
-
-@pytest.fixture
-def open_site(
-    clock: FrozenDateTimeFactory, settings: Settings, engine: Engine, redis: Redis
-) -> Iterator[Open]:
-    """Starts processes on the same stores, with some settings replaced."""
-    with ExitStack() as stack:
-        yield lambda **changes: stack.enter_context(site_on(settings, engine, redis, **changes))
-
-
-@pytest.fixture
-def site(open_site: Open) -> Site:
-    """A process that uses Redis."""
-    return open_site()
-
-
-@pytest.fixture(params=[True, False], ids=["redis", "database"])
-def either(open_site: Open, request: pytest.FixtureRequest) -> Site:
-    """A process on either store."""
-    return open_site(redis_enabled=request.param)
-
+pytestmark = pytest.mark.usefixtures("clock")
 
 EMPTY: dict[str, object] = {
     "entity_type": "story",

@@ -1,40 +1,20 @@
 """Flushing: what is queued is written at once, however many ask, and whatever becomes of them."""
 
 import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from threading import Event
 from typing import Any, cast
 
 import pytest
-from redis import Redis
-from sqlalchemy import Engine
 from werkzeug.test import TestResponse
 
 from footfall import flush, stream, writer
 from footfall.clock import utc_now
-from footfall.settings import Settings
 from tests.integration.api import SERVICE, bearer
-from tests.integration.content import Site, site_on
+from tests.integration.content import Open, Site
 
 FLUSH = "/api/views/flush"
 VIEW = "/api/track/view"
-
-Open = Callable[..., Site]
-
-
-@pytest.fixture
-def open_site(settings: Settings, engine: Engine, redis: Redis) -> Iterator[Open]:
-    """Starts processes on the same stores, with some settings replaced."""
-    with ExitStack() as stack:
-        yield lambda **changes: stack.enter_context(site_on(settings, engine, redis, **changes))
-
-
-@pytest.fixture
-def site(open_site: Open) -> Site:
-    """A process that uses Redis."""
-    return open_site()
 
 
 def ask(site: Site, role: str = "admin") -> TestResponse:
