@@ -13,6 +13,7 @@ from api import (
     heartbeat,
     host,
     login,
+    openapi,
     operating,
     pages,
     parts,
@@ -53,7 +54,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     parts.install(app, settings)
     errors.install(app)
     cors.install(app, settings.cors_origins)
-    for module in (tracking, doors, host, reading, operating):
+    for module in (tracking, doors, host, reading, operating, openapi):
         app.register_blueprint(module.blueprint, url_prefix="/api")
     doors.install(app)
     for pages_of in (routes, login):
