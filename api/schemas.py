@@ -129,7 +129,8 @@ SCHEMAS: dict[str, Schema] = {
     "Batch": record(
         {
             "events": {
-                **list_of({"description": "One of ReportedView; a bad one costs itself only."}),
+                # anything is taken, and answered by its index: a bad one costs itself only
+                **list_of({"anyOf": [ref("ReportedView"), {}]}),
                 "maxItems": MAX_BATCH_EVENTS,
             }
         }
@@ -162,6 +163,17 @@ SCHEMAS: dict[str, Schema] = {
         "description": "With the count of the parent that the host site has told of: storyViewCount.",
     },
     "Count": record({"count": COUNT}),
+    "CountsByType": COUNTS,
+    "BareView": record({}, {"referrer": REFERRER, "id": ID}),
+    "TellEntity": record(
+        {},
+        {
+            "owner_id": or_null(IDENTIFIER),
+            "title": {"type": ["string", "null"], "maxLength": MAX_TITLE_BYTES},
+            "parent": {"anyOf": [record(_ENTITY), {"type": "null"}]},
+            "engagement": {"anyOf": [_ENGAGEMENT, {"type": "null"}]},
+        },
+    ),
     "Entity": record(
         {
             **_ENTITY,
