@@ -243,7 +243,7 @@ def test_a_redis_that_is_loading_its_data_is_away(
     redis.bgrewriteaof()
     wait_until(lambda: not redis.info("persistence")["aof_rewrite_in_progress"])
     own.kill()
-    slow = {**embedded.REDIS_SETTINGS, "key-load-delay": "10000"}  # microseconds
+    slow = {**embedded.REDIS_SETTINGS, "key-load-delay": "30000"}  # microseconds: six seconds in all
     monkeypatch.setattr(embedded, "REDIS_SETTINGS", slow)
     own.process = own.server.spawn()
     wait_until(lambda: is_loading(redis))
