@@ -32,7 +32,7 @@ beat_schedule = {
     "write-events": {"task": "footfall.write_events", "schedule": 1.0, "options": TICK},
     "turn-days": {"task": "footfall.turn_days", "schedule": 600.0, "options": TICK},
     "roll-up-nightly": {"task": "footfall.roll_up", "schedule": crontab(hour="0", minute="10")},
-    "roll-up-late-days": {"task": "footfall.roll_up", "schedule": 300.0, "options": TICK},
+    "catch-up": {"task": "footfall.catch_up", "schedule": 60.0, "options": TICK},
     "refresh-answers": {"task": "footfall.refresh_answers", "schedule": 240.0, "options": TICK},
     "drop-expired": {"task": "footfall.drop_expired", "schedule": crontab(hour="0,6", minute="40")},
 }

@@ -18,6 +18,9 @@ PROJECT_FILE = Path(__file__).resolve().parent.parent / "pyproject.toml"
 # Shorter than the 30 s after which another writer takes a batch over: a statement that hangs is given
 # up before somebody else starts on the same entries.
 STATEMENT_TIMEOUT_MS = 25_000
+# A process that stops in the middle of a transaction (a lost host, a paused container) holds up the other
+# writers of the day for no longer than this.
+IDLE_TIMEOUT_MS = 10_000
 
 
 def make_engine(settings: Settings, *, statement_timeout_ms: int = STATEMENT_TIMEOUT_MS) -> Engine:
@@ -32,7 +35,8 @@ def make_engine(settings: Settings, *, statement_timeout_ms: int = STATEMENT_TIM
         connect_args={
             "connect_timeout": 5,
             "application_name": "footfall",
-            "options": f"-c statement_timeout={statement_timeout_ms} -c timezone=UTC",
+            "options": f"-c statement_timeout={statement_timeout_ms} -c timezone=UTC"
+            f" -c idle_in_transaction_session_timeout={IDLE_TIMEOUT_MS}",
         },
     )
 

@@ -49,28 +49,33 @@ def missing_days(connection: Connection, days: Collection[date]) -> set[date]:
     return set(days) - set(known)
 
 
-def hold_open(connection: Connection, days: Collection[date]) -> set[date]:
-    """Those of `days` that take events, held open until the transaction ends: sealing waits for it.
+def hold_open(connection: Connection, days: Collection[date]) -> dict[date, int]:
+    """Those of `days` that take events, with their versions, held until the transaction ends.
 
-    FOR KEY SHARE conflicts with the sealing's FOR UPDATE, but not with other writers or `raise_versions`.
+    Sealing waits for it, and so do other writers of the same day: whoever sees a version of a day also
+    sees all rows that carry that version or a lower one. In the order of days, so that two writers never
+    wait for each other.
     """
     query = (
-        select(EventDay.day)
+        select(EventDay.day, EventDay.version)
         .where(EventDay.day.in_(days), EventDay.sealed_at.is_(None))
         .order_by(EventDay.day)
-        .with_for_update(read=True, key_share=True)
+        .with_for_update(key_share=True)
     )
-    return set(connection.scalars(query))
+    return {row.day: row.version for row in connection.execute(query)}
 
 
 def raise_versions(connection: Connection, days: Collection[date]) -> None:
-    """Note that the raw rows of `days` have changed: the last statement before the commit.
-
-    It waits for other writers of the same day, so it comes last, and in the order of days, so that two
-    writers never wait for each other.
-    """
+    """Note that `days`, which this transaction holds, have new raw rows."""
     for day in sorted(days):
         connection.execute(update(EventDay).where(EventDay.day == day).values(version=EventDay.version + 1))
+
+
+def note_removals(connection: Connection, days: Collection[date]) -> None:
+    """Note that `days` have lost raw rows: nothing can be added to what was counted of them before."""
+    raised = {"version": EventDay.version + 1, "removed_at_version": EventDay.version + 1}
+    for day in sorted(days):
+        connection.execute(update(EventDay).where(EventDay.day == day).values(**raised))
 
 
 def last_sealed_day(connection: Connection) -> date | None:
@@ -99,4 +104,4 @@ def _open_day(connection: Connection, day: date) -> None:
             f" FOR VALUES FROM ('{day}') TO ('{day + timedelta(days=1)}')"
         )
     )
-    connection.execute(insert(EventDay).values(day=day, version=0))
+    connection.execute(insert(EventDay).values(day=day, version=0, removed_at_version=0))

@@ -14,7 +14,16 @@ from footfall import days, entities, fields, ledger
 from footfall.entities import Name
 from footfall.errors import Invalid
 from footfall.fields import Body
-from footfall.schema import DailyStats, Entity, EventDay, ShownBehind, ViewCounter, ViewEventRow, ViewSlot
+from footfall.schema import (
+    DailyStats,
+    Entity,
+    EventDay,
+    SeenVisitor,
+    ShownBehind,
+    ViewCounter,
+    ViewEventRow,
+    ViewSlot,
+)
 
 MAX_TITLE_BYTES = 1_000
 MAX_REACTIONS = 200  # different ones
@@ -87,13 +96,13 @@ def erase(connection: Connection, name: Name, now: datetime, *, is_queued: bool 
     ).all()
     changed = Counter(row.day for row in erased)
     _tally_erased(connection, entity_id, changed)
-    for table in (ViewCounter, DailyStats, ViewSlot, ShownBehind):
+    for table in (ViewCounter, DailyStats, SeenVisitor, ViewSlot, ShownBehind):
         connection.execute(delete(table).where(table.entity_id == entity_id))
     gone = dict.fromkeys(("owner_id", "title", "parent_id", "comments"))
     connection.execute(
         update(Entity).where(Entity.id == entity_id).values(deleted_at=now, reactions=None, **gone)
     )
-    days.raise_versions(connection, set(changed))
+    days.note_removals(connection, set(changed))
     return [row.id for row in erased]
 
 

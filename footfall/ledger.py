@@ -11,16 +11,14 @@ from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.types import Date
 
 from footfall import liveness, stream
-from footfall.definitions import CLEAN_DAYS
+from footfall.definitions import Seam
 from footfall.schema import Tally
 
 OUTCOMES = ("counted", "bot", "own", "repeat")
 LOST_WITH_THE_ROW = ("duplicates", "dead_letters", "erased")
 
-# Rows by outcome: of clean days from the daily rows, of the others from the events
-RAW_ROWS = text("""
-    SELECT day, outcome, count(*) AS events FROM view_events WHERE day = ANY(:days) GROUP BY day, outcome
-""").bindparams(bindparam("days", type_=ARRAY(Date)))
+# Rows by outcome, of the daily rows and of the events that are not in them
+RAW_ROWS = "SELECT day, outcome, count(*) AS events FROM ({events}) AS raw GROUP BY day, outcome"
 DAILY_ROWS = text("""
     SELECT day, CAST(sum(views) AS bigint) AS counted, CAST(sum(bots) AS bigint) AS bot,
         CAST(sum(own_views) AS bigint) AS own, CAST(sum(repeats) AS bigint) AS repeat
@@ -79,10 +77,10 @@ def _tallies(connection: Connection, redis: Redis) -> Counter[tuple[str, str]]:
 
 
 def _rows(connection: Connection, days: Sequence[date]) -> dict[date, Counter[str]]:
-    clean = set(connection.scalars(CLEAN_DAYS, {"days": list(days)}))
+    seam = Seam.of(connection, days)
     found: dict[date, Counter[str]] = {}
-    for row in connection.execute(DAILY_ROWS, {"days": sorted(clean)}):
+    for row in connection.execute(DAILY_ROWS, {"days": list(seam.rolled)}):
         found[row.day] = Counter({outcome: getattr(row, outcome) for outcome in OUTCOMES})
-    for row in connection.execute(RAW_ROWS, {"days": sorted(set(days) - clean)}):
+    for row in connection.execute(text(RAW_ROWS.format(events=seam.events)), seam.parameters):
         found.setdefault(row.day, Counter())[row.outcome] += row.events
     return found

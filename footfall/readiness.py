@@ -84,8 +84,9 @@ def _queue(redis: Redis, now: datetime) -> Check:
 
 def _rollup(engine: Engine, settings: Settings, now: datetime) -> Check:
     with engine.connect() as connection:
-        waiting = rollup.days_to_roll(connection, site_day(now, settings.time_zone))
-        last = connection.scalar(select(func.max(RollupDay.rolled_up_at)))
+        today = site_day(now, settings.time_zone)
+        waiting = rollup.days_to_roll(connection, today)
+        last = connection.scalar(select(func.max(RollupDay.rolled_up_at)).where(RollupDay.day < today))
     return {
         "ok": not waiting,
         "last": last.isoformat() if last else None,

@@ -1,17 +1,31 @@
-"""From raw events to one row an entity and day: recomputed as a whole, so that twice is the same as once."""
+"""From raw events to one row an entity and day.
+
+`roll_up` computes a day's rows as a whole, so that twice is the same as once. While a day still gets events,
+`roll_forward` adds what came since, and remembers whom it has counted; both give the same rows.
+"""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 
-from sqlalchemy import Connection, Engine, delete, select, text
+from sqlalchemy import Connection, Engine, delete, select, text, update
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.sql.elements import TextClause
 
 from footfall import entities
-from footfall.definitions import EACH_ENTITY, FIGURE_COLUMNS, THE_SITE, figures
-from footfall.schema import DailyStats, EventDay, RollupDay
+from footfall.definitions import (
+    BREAKDOWNS,
+    COUNTS,
+    EACH_ENTITY,
+    FIGURE_COLUMNS,
+    THE_SITE,
+    Seam,
+    Subject,
+    figures,
+)
+from footfall.schema import DailyStats, EventDay, RollupDay, SeenVisitor
 
 log = logging.getLogger(__name__)
 
@@ -24,15 +38,33 @@ STATEMENT_TIMEOUT = text("SET LOCAL statement_timeout = '15min'")
 
 DAYS_TO_ROLL = text("""
     SELECT day FROM event_days LEFT JOIN rollup_days USING (day)
-    WHERE day < :today AND sealed_at IS NULL
+    WHERE day BETWEEN :first AND :last AND sealed_at IS NULL
       AND event_days.version IS DISTINCT FROM rollup_days.version
     ORDER BY day
 """)
+ONE_DAY = timedelta(days=1)
+
+
+def _added(breakdown: str) -> str:
+    """Two {value: views} as one."""
+    return f"""{breakdown} = CASE WHEN excluded.{breakdown} = '{{}}' THEN d.{breakdown} ELSE (
+        SELECT jsonb_object_agg(key, views) FROM (
+            SELECT key, CAST(sum(CAST(value AS bigint)) AS bigint) AS views FROM (
+                SELECT * FROM jsonb_each_text(d.{breakdown})
+                UNION ALL SELECT * FROM jsonb_each_text(excluded.{breakdown})
+            ) AS both_of_them GROUP BY key
+        ) AS summed
+    ) END"""  # noqa: S608 - a constant
+
+
+ADD_TO_ROW = ", ".join(
+    (*(f"{name} = d.{name} + excluded.{name}" for name in COUNTS), *map(_added, BREAKDOWNS))
+)
 
 
 @dataclass(frozen=True, slots=True)
 class RollupResult:
-    """What a rollup did: how many daily rows the day has now, computed from which version of it."""
+    """What a rollup did: how many daily rows it wrote, and which version of the day they hold now."""
 
     day: date
     rows: int
@@ -41,61 +73,154 @@ class RollupResult:
 
 def days_to_roll(connection: Connection, today: date) -> list[date]:
     """The closed days whose daily rows are not those of their raw rows, oldest first."""
-    return list(connection.scalars(DAYS_TO_ROLL, {"today": today}))
+    return _unclean_days(connection, date.min, today - ONE_DAY)
 
 
-def roll_up(engine: Engine, day: date, now: datetime) -> RollupResult | None:
+def roll_up(engine: Engine, day: date, now: datetime, *, keep_visitors: bool = False) -> RollupResult | None:
     """Recompute the daily rows of `day`; None when another rollup of it is running, or nothing is kept of it.
 
     May be run twice, late, or by several at once. An event that is committed while this runs is not in it,
-    but it has raised the day's version, so the day stays unclean and the next run takes it.
+    but it has raised the day's version, so the day stays unclean and the next run takes it. With
+    `keep_visitors` the day can be rolled forward from here.
     """
+    return _alone(engine, day, lambda connection: _replace(connection, day, now, keep_visitors))
+
+
+def roll_forward(engine: Engine, day: date, now: datetime) -> RollupResult | None:
+    """Add to the daily rows of `day` what came since; from the beginning when they cannot be added to.
+
+    None as `roll_up`.
+    """
+    return _alone(engine, day, lambda connection: _add(connection, day, now))
+
+
+def roll_up_closed_days(
+    engine: Engine, today: date, now: datetime, *, recheck: bool = False
+) -> list[RollupResult]:
+    """Roll up every closed day that is not clean; what another rollup holds is left to it.
+
+    With `recheck` also yesterday if it was only rolled forward: computed as a whole, once a night.
+    """
+    yesterday = today - ONE_DAY
+    with engine.begin() as connection:
+        _forget_visitors(connection, yesterday)
+        todo = set(days_to_roll(connection, today))
+        if recheck and connection.scalar(select(RollupDay.visitors_kept).where(RollupDay.day == yesterday)):
+            todo.add(yesterday)
+    return _done(roll_up(engine, day, now, keep_visitors=day == yesterday) for day in sorted(todo))
+
+
+def catch_up(engine: Engine, today: date, now: datetime) -> list[RollupResult]:
+    """Roll the days forward that still get events (tomorrow by clocks that are ahead, yesterday by browsers
+    that were offline), and up those before them that some latecomer made unclean.
+    """
+    yesterday = today - ONE_DAY
+    with engine.begin() as connection:
+        _forget_visitors(connection, yesterday)
+        over = days_to_roll(connection, yesterday)
+        going_on = _unclean_days(connection, yesterday, today + ONE_DAY)
+    return [
+        *_done(roll_up(engine, day, now) for day in over),
+        *_done(roll_forward(engine, day, now) for day in going_on),
+    ]
+
+
+def _unclean_days(connection: Connection, first: date, last: date) -> list[date]:
+    return list(connection.scalars(DAYS_TO_ROLL, {"first": first, "last": last}))
+
+
+def _done(results: Iterable[RollupResult | None]) -> list[RollupResult]:
+    return [result for result in results if result is not None]
+
+
+def _alone(
+    engine: Engine, day: date, work: Callable[[Connection], RollupResult | None]
+) -> RollupResult | None:
+    """Do `work` in one snapshot, while no other rollup of `day` runs."""
     engine = engine.execution_options(isolation_level="REPEATABLE READ")
     with engine.connect() as connection, _only_rollup_of(connection, day) as alone:
         if not alone:
             log.info("rollup skipped, another one is running", extra={"day": day})
             return None
         with connection.begin():
-            result = _replace(connection, day, now)
+            connection.execute(STATEMENT_TIMEOUT)
+            result = work(connection)
     if result is not None:
         log.info("day rolled up", extra={"day": day, "rows": result.rows})
     return result
 
 
-def roll_up_closed_days(engine: Engine, today: date, now: datetime) -> list[RollupResult]:
-    """Roll up every closed day that is not clean; what another rollup holds is left to it."""
-    with engine.connect() as connection:
-        todo = days_to_roll(connection, today)
-    results = [roll_up(engine, day, now) for day in todo]
-    return [result for result in results if result is not None]
-
-
-def _replace(connection: Connection, day: date, now: datetime) -> RollupResult | None:
-    connection.execute(STATEMENT_TIMEOUT)
-    version = connection.scalar(
-        select(EventDay.version).where(EventDay.day == day, EventDay.sealed_at.is_(None))
-    )
+def _replace(connection: Connection, day: date, now: datetime, keep_visitors: bool) -> RollupResult | None:
+    version = _version(connection, day)
     if version is None:
         return None  # never opened, or its raw rows are gone: its daily rows are all there is
     connection.execute(delete(DailyStats).where(DailyStats.day == day))
-    rows = _insert_figures(connection, EACH_ENTITY, {"days": [day]})
-    site_id = entities.site(connection).id
-    rows += _insert_figures(connection, THE_SITE, {"days": [day], "entity_id": site_id})
-    statement = insert(RollupDay).values(day=day, version=version, rolled_up_at=now)
-    connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=["day"], set_={"version": version, "rolled_up_at": now}
-        )
+    connection.execute(delete(SeenVisitor).where(SeenVisitor.day == day))
+    everything = Seam(rolled=(), raw={day: -1})
+    return _count(connection, day, version, everything, now, keep_visitors)
+
+
+def _add(connection: Connection, day: date, now: datetime) -> RollupResult | None:
+    seam = Seam.of(connection, [day])
+    version = _version(connection, day)
+    if version is None or seam.raw.get(day) == -1:
+        return _replace(connection, day, now, keep_visitors=True)
+    if day not in seam.raw:
+        return RollupResult(day=day, rows=0, version=version)
+    return _count(connection, day, version, seam, now, keep_visitors=True)
+
+
+def _version(connection: Connection, day: date) -> int | None:
+    return connection.scalar(
+        select(EventDay.version).where(EventDay.day == day, EventDay.sealed_at.is_(None))
     )
+
+
+def _count(
+    connection: Connection, day: date, version: int, seam: Seam, now: datetime, keep_visitors: bool
+) -> RollupResult:
+    """Add the seam's raw events to the daily rows, which hold `version` then."""
+    parameters = {**seam.parameters, "entity_id": entities.site(connection).id}
+    subjects = (EACH_ENTITY, THE_SITE)
+    rows = sum(connection.execute(_insert_figures(each, seam), parameters).rowcount for each in subjects)
+    if keep_visitors:
+        for each in subjects:
+            connection.execute(_remember_visitors(each, seam), parameters)
+    noted = {"version": version, "rolled_up_at": now, "visitors_kept": keep_visitors}
+    statement = insert(RollupDay).values(day=day, **noted)
+    connection.execute(statement.on_conflict_do_update(index_elements=["day"], set_=noted))
     return RollupResult(day=day, rows=rows, version=version)
 
 
-def _insert_figures(connection: Connection, events: str, parameters: dict[str, object]) -> int:
-    query = figures(events)
-    statement = text(
-        f"INSERT INTO daily_stats (entity_id, day, {FIGURE_COLUMNS}) {query.text}"  # noqa: S608
-    ).bindparams(query._bindparams["days"])
-    return connection.execute(statement, parameters).rowcount
+def _insert_figures(subject: Subject, seam: Seam) -> TextClause:
+    return text(
+        f"INSERT INTO daily_stats AS d (entity_id, day, {FIGURE_COLUMNS}) {figures(subject, seam).text}"  # noqa: S608
+        f" ON CONFLICT (entity_id, day) DO UPDATE SET {ADD_TO_ROW}"
+    )
+
+
+def _remember_visitors(subject: Subject, seam: Seam) -> TextClause:
+    return text(
+        f"""
+        WITH raw AS ({seam.events})
+        INSERT INTO seen_visitors AS seen (day, entity_id, visitor, authenticated)
+        SELECT e.day, {subject.key}, e.visitor, bool_or(e.authenticated) FROM {subject.events}
+        WHERE e.outcome = 'counted' AND e.visitor IS NOT NULL
+        GROUP BY 1, 2, 3
+        ON CONFLICT (day, entity_id, visitor) DO UPDATE SET authenticated = true
+        WHERE excluded.authenticated AND NOT seen.authenticated
+        """  # noqa: S608 - put together from constants
+    )
+
+
+def _forget_visitors(connection: Connection, first_kept: date) -> None:
+    """Days before get hardly any events: they are rolled up as a whole when one comes."""
+    connection.execute(delete(SeenVisitor).where(SeenVisitor.day < first_kept))
+    connection.execute(
+        update(RollupDay)
+        .where(RollupDay.day < first_kept, RollupDay.visitors_kept)
+        .values(visitors_kept=False)
+    )
 
 
 @contextmanager

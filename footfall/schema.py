@@ -109,17 +109,32 @@ class EventDay(Base):
 
     day: Mapped[date] = mapped_column(primary_key=True)
     version: Mapped[int] = mapped_column(BigInteger)
+    removed_at_version: Mapped[int] = mapped_column(BigInteger)  # when an erasure last took rows away
     sealed_at: Mapped[datetime | None]
 
 
 class RollupDay(Base):
-    """The version of a day that its daily rows were computed from. Equal to the day's own: clean."""
+    """The version of a day that its daily rows hold. Equal to the day's own: clean."""
 
     __tablename__ = "rollup_days"
 
     day: Mapped[date] = mapped_column(primary_key=True)
     version: Mapped[int] = mapped_column(BigInteger)
     rolled_up_at: Mapped[datetime]
+    visitors_kept: Mapped[bool]  # in `seen_visitors`, so that later events can be added to the daily rows
+
+
+class SeenVisitor(Base):
+    """Who is counted in the daily row of an entity, or of the site, while its day still gets events."""
+
+    __tablename__ = "seen_visitors"
+    __table_args__ = (UniqueConstraint("day", "entity_id", "visitor"),)
+    __mapper_args__ = {"primary_key": ["day", "entity_id", "visitor"]}
+
+    visitor: Mapped[int] = mapped_column(BigInteger)
+    day: Mapped[date]
+    entity_id: Mapped[int]  # no foreign key: written by the thousand, and erased with the entity
+    authenticated: Mapped[bool]  # at least once
 
 
 class ViewEventRow(Base):
@@ -129,6 +144,14 @@ class ViewEventRow(Base):
     __table_args__ = (
         UniqueConstraint("day", "id"),
         Index(None, "entity_id"),
+        # rows come in this order, so a few bytes for many of them find what came last
+        Index(
+            None,
+            "version",
+            "occurred_at",
+            postgresql_using="brin",
+            postgresql_with={"autosummarize": True, "pages_per_range": 32},
+        ),
         CheckConstraint("outcome IN ('counted', 'own', 'repeat', 'bot')", name="outcome"),
         CheckConstraint("device IN ('desktop', 'mobile', 'tablet', 'player', 'other')", name="device"),
         {"postgresql_partition_by": "RANGE (day)"},
@@ -143,6 +166,7 @@ class ViewEventRow(Base):
     entry: Mapped[int] = mapped_column(BigInteger)
     day: Mapped[date]
     entity_id: Mapped[int]  # no foreign key: the writer joins it, and a check per row costs a third
+    version: Mapped[int]  # of the day, by the transaction that inserted the row
     id: Mapped[UUID]
     authenticated: Mapped[bool]
     outcome: Mapped[str]
@@ -212,12 +236,15 @@ class Tally(Base):
 
 
 class DailyStats(Base):
-    """One row an entity and day, recomputed as a whole by the rollup; breakdowns are {value: views}."""
+    """One row an entity and day, as the rollup counted it; breakdowns are {value: views}."""
 
     __tablename__ = "daily_stats"
     __table_args__ = (
         UniqueConstraint("entity_id", "day"),
-        Index(None, "day"),
+        # with what top lists add up over a month, which so need not read the wide rows
+        Index(
+            None, "day", postgresql_include=["entity_id", "views", "unique_viewers", "views_authenticated"]
+        ),
     )
     __mapper_args__ = {"primary_key": ["entity_id", "day"]}
 
@@ -235,11 +262,13 @@ class DailyStats(Base):
     views_by_type: Mapped[dict[str, Any]]
     views_by_source: Mapped[dict[str, Any]]
     views_by_referrer: Mapped[dict[str, Any]]
+    views_by_hour: Mapped[dict[str, Any]]  # the site's only; keys are the hours' beginnings, in UTC
     views_by_country_authenticated: Mapped[dict[str, Any]]
     views_by_device_authenticated: Mapped[dict[str, Any]]
     views_by_type_authenticated: Mapped[dict[str, Any]]
     views_by_source_authenticated: Mapped[dict[str, Any]]
     views_by_referrer_authenticated: Mapped[dict[str, Any]]
+    views_by_hour_authenticated: Mapped[dict[str, Any]]
 
 
 class DeadLetter(Base):

@@ -15,6 +15,7 @@ REQUIRED_UNIQUE = {
     "rollup_days": ("day",),
     "view_events": ("day", "id"),
     "daily_stats": ("entity_id", "day"),
+    "seen_visitors": ("day", "entity_id", "visitor"),
     "dead_letters": ("entry", "position"),
     "view_counters": ("entity_id", "view_type"),
     "view_slots": ("name",),

@@ -1,4 +1,4 @@
-"""What readers see: daily rows of clean days, raw events of the others, from one snapshot.
+"""What readers see: daily rows, and the raw events that are not in them yet, from one snapshot.
 
 Every function takes a connection in one REPEATABLE READ transaction (`database.read_snapshot`), so that a day
 that is rolled up meanwhile is read from one side or the other, never from both or neither.
@@ -7,7 +7,7 @@ that is rolled up meanwhile is read from one side or the other, never from both 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta, tzinfo
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, func, select, text
@@ -17,7 +17,16 @@ from sqlalchemy.types import Date
 from footfall import entities, liveness
 from footfall.clock import days_back, site_day
 from footfall.content_types import SITE_EVENT, SITE_EVENTS
-from footfall.definitions import CLEAN_DAYS, COUNTS, FIGURE_COLUMNS, ONE_ENTITY, THE_SITE, figures
+from footfall.definitions import (
+    BREAKDOWNS,
+    COUNTS,
+    FIGURE_COLUMNS,
+    ONE_ENTITY,
+    THE_SITE,
+    Seam,
+    Subject,
+    figures,
+)
 from footfall.schema import ViewCounter
 
 TOP_COUNTRIES = 10
@@ -31,24 +40,28 @@ DAILY_ROWS = text(
     " WHERE entity_id = :entity_id AND day = ANY(:days)"
 ).bindparams(bindparam("days", type_=ARRAY(Date)))
 
-# Pages by views, of the clean days from their daily rows and of the others from the events
-PAGES_BY_VIEWS = text("""
-    SELECT page.external_id AS path, CAST(sum(counted.views) AS bigint) AS views
-    FROM (
-        SELECT entity_id, CASE WHEN :authenticated THEN views_authenticated ELSE views END AS views
-        FROM daily_stats WHERE day = ANY(:clean)
-        UNION ALL
-        SELECT entity_id, count(*)
-        FROM view_events
-        WHERE day = ANY(:others) AND outcome = 'counted' AND (authenticated OR NOT :authenticated)
+# The pages with the most views, once for each audience
+PAGES_BY_VIEWS = """
+    WITH counted AS (
+        SELECT entity_id, sum(views) AS views, sum(views_authenticated) AS views_authenticated
+        FROM (
+            SELECT entity_id, views, views_authenticated FROM daily_stats WHERE day = ANY(:rolled)
+            UNION ALL
+            SELECT entity_id, count(*), count(*) FILTER (WHERE authenticated) FROM ({events}) AS raw
+            WHERE outcome = 'counted' GROUP BY entity_id
+        ) AS parts
         GROUP BY entity_id
-    ) AS counted
-    JOIN entities AS page ON page.id = counted.entity_id AND page.entity_type = 'page'
-    GROUP BY page.external_id
-    HAVING sum(counted.views) > 0
-    ORDER BY 2 DESC, 1
-    LIMIT :most
-""").bindparams(bindparam("clean", type_=ARRAY(Date)), bindparam("others", type_=ARRAY(Date)))
+    ),
+    pages AS MATERIALIZED (
+        SELECT page.external_id AS path, counted.*
+        FROM counted JOIN entities AS page ON page.id = counted.entity_id AND page.entity_type = 'page'
+    )
+    (SELECT false AS authenticated, path, CAST(views AS bigint) AS views FROM pages
+     WHERE views > 0 ORDER BY pages.views DESC, path LIMIT :most)
+    UNION ALL
+    (SELECT true, path, CAST(views_authenticated AS bigint) FROM pages
+     WHERE views_authenticated > 0 ORDER BY views_authenticated DESC, path LIMIT :most)
+"""
 
 DAYS = bindparam("days", type_=ARRAY(Date))
 # The site's views since a moment; `days` are all that lie in between, so that few partitions are read
@@ -56,10 +69,6 @@ RECENT = """
     FROM view_events AS e JOIN entities AS page ON page.id = e.entity_id AND page.entity_type = 'page'
     WHERE e.day = ANY(:days) AND e.occurred_at >= :since AND e.outcome = 'counted'
 """
-VIEWS_BY_HOUR = text(
-    f"SELECT date_trunc('hour', e.occurred_at) AS hour, count(*) AS views {RECENT}"  # noqa: S608 - constants
-    " AND (e.authenticated OR NOT :authenticated) GROUP BY 1"
-).bindparams(DAYS)
 VIEWS_BY_MINUTE = text(
     f"SELECT date_trunc('minute', e.occurred_at) AS minute, count(*) AS views {RECENT} GROUP BY 1"  # noqa: S608
 ).bindparams(DAYS)
@@ -78,7 +87,7 @@ TOP_OF_ALL_TIME = text("""
     ORDER BY 3 DESC, 1
     LIMIT :limit
 """)
-TOP_OF_DAYS = text("""
+TOP_OF_DAYS = """
     SELECT e.external_id, e.title, CAST(sum(counted.views) AS bigint) AS views,
         CASE WHEN CAST(:view_type AS text) IS NULL
             THEN CAST(sum(counted.viewers) AS bigint) END AS visitor_days
@@ -86,20 +95,23 @@ TOP_OF_DAYS = text("""
         SELECT entity_id, unique_viewers AS viewers,
             CASE WHEN CAST(:view_type AS text) IS NULL THEN views
                 ELSE coalesce(CAST(views_by_type ->> :view_type AS bigint), 0) END AS views
-        FROM daily_stats WHERE day = ANY(:clean)
+        FROM daily_stats WHERE day = ANY(:rolled)
         UNION ALL
-        SELECT entity_id, count(DISTINCT (day, visitor)) FILTER (WHERE visitor IS NOT NULL), count(*)
-        FROM view_events
-        WHERE day = ANY(:others) AND outcome = 'counted'
+        SELECT e.entity_id,
+            count(DISTINCT (e.day, e.visitor)) FILTER (WHERE e.visitor IS NOT NULL AND s.visitor IS NULL),
+            count(*)
+        FROM ({events}) AS e {seen}
+        WHERE outcome = 'counted'
           AND (CAST(:view_type AS text) IS NULL OR view_type = :view_type)
-        GROUP BY entity_id
+        GROUP BY e.entity_id
     ) AS counted
     JOIN entities AS e ON e.id = counted.entity_id AND e.entity_type = :entity_type
     GROUP BY e.id
     HAVING sum(counted.views) > 0
     ORDER BY 3 DESC, 1
     LIMIT :limit
-""").bindparams(bindparam("clean", type_=ARRAY(Date)), bindparam("others", type_=ARRAY(Date)))
+"""
+ROLLED = bindparam("rolled", type_=ARRAY(Date))
 
 Figures = Mapping[str, Any]
 
@@ -116,6 +128,11 @@ class Span:
     def ending_today(cls, days: int, now: datetime, zone: tzinfo) -> "Span":
         """The last `days` days of the site, the current one included."""
         return cls(tuple(days_back(site_day(now, zone), days)), now, zone)
+
+    def last_hours(self) -> list[datetime]:
+        """The beginnings of the last 24 hours, the current one included, oldest first."""
+        this_hour = self.now.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+        return [this_hour - timedelta(hours=back) for back in range(23, -1, -1)]
 
     def gaps(self, connection: Connection) -> set[date]:
         """The days in which nobody was there to take views for a while."""
@@ -139,28 +156,19 @@ def entity_stats(connection: Connection, entity: entities.EntityRow, span: Span)
 
 def sitewide_stats(connection: Connection, span: Span) -> dict[str, Any]:
     """The whole site's figures over `span`, as the contract names them."""
-    rows = _figures_by_day(connection, THE_SITE, entities.site(connection).id, span.days)
+    hours = span.last_hours()
+    days = sorted({*span.days, *(site_day(hour, span.zone) for hour in hours)})
+    every_row = _figures_by_day(connection, THE_SITE, entities.site(connection).id, days)
+    rows = {day: every_row[day] for day in span.days}
+    pages = _pages(connection, span)
     return {
         **_both_audiences(rows, span.gaps(connection), "total_page_views"),
         **_site_events(connection, span.days),
-        **_by_audience(lambda authenticated: {"hourly_views": hourly_views(connection, span, authenticated)}),
-        **_by_audience(lambda authenticated: {"views_by_page": _pages(connection, span, authenticated)}),
+        **_by_audience(lambda authenticated: {"hourly_views": _by_hour(every_row, hours, authenticated)}),
+        **_by_audience(lambda authenticated: {"views_by_page": pages[authenticated]}),
         "not_counted": _not_counted(rows.values()),
         "computed_at": span.now.isoformat(),
     }
-
-
-def hourly_views(connection: Connection, span: Span, authenticated: bool) -> list[dict[str, Any]]:
-    """The site's views in each of the last 24 hours, the current one included, oldest first."""
-    this_hour = span.now.replace(minute=0, second=0, microsecond=0)
-    hours = [this_hour - timedelta(hours=back) for back in range(23, -1, -1)]
-    parameters = {
-        "days": sorted({site_day(hour, span.zone) for hour in [*hours, span.now]}),
-        "since": hours[0],
-        "authenticated": authenticated,
-    }
-    found = {row.hour: row.views for row in connection.execute(VIEWS_BY_HOUR, parameters)}
-    return [{"hour": hour.isoformat(), "views": found.get(hour, 0)} for hour in hours]
 
 
 def top(
@@ -174,8 +182,10 @@ def top(
     if span is None:
         rows = connection.execute(TOP_OF_ALL_TIME, wanted)
     else:
-        clean, others = _clean_and_others(connection, span.days)
-        rows = connection.execute(TOP_OF_DAYS, {**wanted, "clean": clean, "others": others})
+        seam = Seam.of(connection, span.days)
+        statement = TOP_OF_DAYS.format(events=seam.events, seen=seam.seen.format(key="e.entity_id"))
+        parameters = {**wanted, **seam.parameters, "rolled": list(seam.rolled)}
+        rows = connection.execute(text(statement).bindparams(ROLLED), parameters)
     return [
         {
             "entity_id": row.external_id,
@@ -205,10 +215,12 @@ def realtime(connection: Connection, now: datetime, zone: tzinfo) -> dict[str, A
     }
 
 
-def daily_rows(connection: Connection, events: str, entity_id: int, span: Span) -> Iterator[dict[str, Any]]:
+def daily_rows(
+    connection: Connection, subject: Subject, entity_id: int, span: Span
+) -> Iterator[dict[str, Any]]:
     """The counts of each day, for an export: a row a day, none missing, oldest first."""
     gaps = span.gaps(connection)
-    for day, row in _figures_by_day(connection, events, entity_id, span.days).items():
+    for day, row in _figures_by_day(connection, subject, entity_id, span.days).items():
         yield {
             "date": day.isoformat(),
             **{name: row.get(name, 0) for name in COUNTS},
@@ -216,22 +228,33 @@ def daily_rows(connection: Connection, events: str, entity_id: int, span: Span) 
         }
 
 
-def _clean_and_others(connection: Connection, days: Sequence[date]) -> tuple[list[date], list[date]]:
-    clean = list(connection.scalars(CLEAN_DAYS, {"days": days}))
-    return clean, sorted(set(days) - set(clean))
-
-
 def _figures_by_day(
-    connection: Connection, events: str, entity_id: int, days: Sequence[date]
+    connection: Connection, subject: Subject, entity_id: int, days: Sequence[date]
 ) -> dict[date, Figures]:
     """{day: figures} for every one of `days`, in order; a day without events has an empty mapping."""
-    clean, others = _clean_and_others(connection, days)
-    found = [
-        *connection.execute(DAILY_ROWS, {"entity_id": entity_id, "days": clean}),
-        *connection.execute(figures(events), {"entity_id": entity_id, "days": others}),
-    ]
-    by_day = {row.day: row._mapping for row in found}
+    seam = Seam.of(connection, days)
+    parameters = {"entity_id": entity_id, "days": list(seam.rolled)}
+    by_day = {row.day: row._asdict() for row in connection.execute(DAILY_ROWS, parameters)}
+    if seam.raw:
+        statement = figures(subject, seam)
+        for row in connection.execute(statement, {"entity_id": entity_id, **seam.parameters}):
+            by_day[row.day] = _together(by_day.get(row.day), row._asdict())
     return {day: by_day.get(day, {}) for day in days}
+
+
+def _together(rolled: Figures | None, raw: dict[str, Any]) -> dict[str, Any]:
+    """The figures of a day of which some are in its daily row and the others in raw events."""
+    if rolled is None:
+        return raw
+    return {
+        **{name: rolled[name] + raw[name] for name in COUNTS},
+        **{name: Counter(rolled[name]) + Counter(raw[name]) for name in BREAKDOWNS},
+    }
+
+
+def _by_hour(rows: Mapping[date, Figures], hours: Sequence[datetime], authenticated: bool) -> list[Figures]:
+    views = _most(rows.values(), _column("views_by_hour", authenticated))
+    return [{"hour": hour.isoformat(), "views": views.get(hour.isoformat(), 0)} for hour in hours]
 
 
 def _both_audiences(rows: Mapping[date, Figures], gaps: Set[date], total: str) -> dict[str, Any]:
@@ -308,10 +331,15 @@ def _site_event_figures(connection: Connection, event_type: str, days: Sequence[
     return _figures_by_day(connection, ONE_ENTITY, entity.id, days)
 
 
-def _pages(connection: Connection, span: Span, authenticated: bool) -> dict[str, int]:
-    clean, others = _clean_and_others(connection, span.days)
-    parameters = {"clean": clean, "others": others, "most": TOP_PAGES, "authenticated": authenticated}
-    return {row.path: row.views for row in connection.execute(PAGES_BY_VIEWS, parameters)}
+def _pages(connection: Connection, span: Span) -> dict[bool, dict[str, int]]:
+    """{signed in: {path: views}}, most viewed first."""
+    seam = Seam.of(connection, span.days)
+    statement = text(PAGES_BY_VIEWS.format(events=seam.events)).bindparams(ROLLED)
+    pages: dict[bool, dict[str, int]] = {False: {}, True: {}}
+    parameters = {**seam.parameters, "rolled": list(seam.rolled), "most": TOP_PAGES}
+    for row in connection.execute(statement, parameters):
+        pages[row.authenticated][row.path] = row.views
+    return pages
 
 
 def _most(rows: Iterable[Figures], name: str, most: int | None = None) -> dict[str, int]:

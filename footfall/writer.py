@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from io import StringIO
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from redis import Redis
 from sqlalchemy import Connection, Engine, text
@@ -46,7 +46,7 @@ CREATE_INCOMING = text("""
         (ordinal integer, slot bytea, slot_ends_at timestamptz, LIKE view_events) ON COMMIT DELETE ROWS
 """)
 COPY_INCOMING = """
-    COPY incoming (ordinal, slot, slot_ends_at, occurred_at, visitor, entry, day, entity_id, id,
+    COPY incoming (ordinal, slot, slot_ends_at, occurred_at, visitor, entry, day, entity_id, version, id,
                    authenticated, outcome, device, view_type, view_source, country, referrer_domain)
     FROM STDIN
 """
@@ -54,9 +54,9 @@ COPY_INCOMING = """
 # are raised by what is really inserted, in the same statement.
 INSERT_EVENTS = text("""
     WITH inserted AS (
-        INSERT INTO view_events (occurred_at, visitor, entry, day, entity_id, id, authenticated, outcome,
-                                 device, view_type, view_source, country, referrer_domain)
-        SELECT occurred_at, visitor, entry, day, entity_id, id, authenticated, outcome,
+        INSERT INTO view_events (occurred_at, visitor, entry, day, entity_id, version, id, authenticated,
+                                 outcome, device, view_type, view_source, country, referrer_domain)
+        SELECT occurred_at, visitor, entry, day, entity_id, version, id, authenticated, outcome,
                device, view_type, view_source, country, referrer_domain
         FROM incoming
         ORDER BY day, id, ordinal
@@ -108,6 +108,15 @@ class Incoming:
     position: int
     event: ViewEvent | Unreadable
     payload: bytes  # the entry's, kept as evidence when the event could not be read
+
+
+class Good(NamedTuple):
+    """An event that can be stored, with what its row needs beside it."""
+
+    ordinal: int  # within the batch
+    entry: int
+    version: int
+    event: ViewEvent
 
 
 @dataclass(slots=True)
@@ -166,7 +175,7 @@ def write_batch(
     wanted = {one.event.day for one in incoming if isinstance(one.event, ViewEvent)}
     open_ = days.hold_open(connection, wanted)
     fates: dict[int, Fate] = {}
-    good: list[tuple[int, int, ViewEvent]] = []
+    good: list[Good] = []
     for ordinal, one in enumerate(incoming):
         if isinstance(one.event, Unreadable):
             _park(connection, one, "unreadable", str(one.event), now)
@@ -175,7 +184,7 @@ def write_batch(
             _park(connection, one, "too_late", f"{one.event.day} takes no events", now)
             fates[ordinal] = "dead_letter"
         else:
-            good.append((ordinal, one.entry, one.event))
+            good.append(Good(ordinal, one.entry, open_[one.event.day] + 1, one.event))
     changed: set[date] = set()
     if good:
         fates |= _insert_or_park(connection, incoming, good, now, settings, changed)
@@ -265,7 +274,7 @@ def in_transaction(engine: Engine, work: Callable[[Connection], Result]) -> Resu
 def _insert_or_park(
     connection: Connection,
     incoming: Sequence[Incoming],
-    good: Sequence[tuple[int, int, ViewEvent]],
+    good: Sequence[Good],
     now: datetime,
     settings: Settings,
     changed: set[date],
@@ -280,7 +289,7 @@ def _insert_or_park(
         if not _is_data_error(error):
             raise
         if len(good) == 1:
-            ordinal = good[0][0]
+            ordinal = good[0].ordinal
             _park(connection, incoming[ordinal], "refused", _reason(error), now)
             return {ordinal: "dead_letter"}
     middle = len(good) // 2
@@ -292,40 +301,40 @@ def _insert_or_park(
 
 def _insert(
     connection: Connection,
-    good: Sequence[tuple[int, int, ViewEvent]],
+    good: Sequence[Good],
     now: datetime,
     settings: Settings,
 ) -> tuple[dict[int, Fate], set[date]]:
     keys = entities.ensure(
         connection,
-        {event.name for _, _, event in good},
+        {one.event.name for one in good},
         now,
         settings,
     )
-    fates: dict[int, Fate] = {ordinal: "erased" for ordinal, _, event in good if event.name not in keys}
-    living = [one for one in good if one[0] not in fates]
+    fates: dict[int, Fate] = {one.ordinal: "erased" for one in good if one.event.name not in keys}
+    living = [one for one in good if one.ordinal not in fates]
     if not living:
         return fates, set()
     connection.execute(text("TRUNCATE incoming"))
     _copy(connection, living, keys)
     inserted = {row.day: row.events for row in connection.execute(INSERT_EVENTS, {"now": now})}
-    if any(event.slot is not None for _, _, event in living):
+    if any(one.event.slot is not None for one in living):
         connection.execute(INSERT_SLOTS)
     if sum(inserted.values()) == len(living):
-        return fates | dict.fromkeys((ordinal for ordinal, _, _ in living), "row"), set(inserted)
+        return fates | dict.fromkeys((one.ordinal for one in living), "row"), set(inserted)
     rows = set(connection.scalars(ROWS_OF_THESE_ENTRIES))
-    for ordinal, _, _ in living:
-        fates[ordinal] = "row" if ordinal in rows else "duplicate"
+    for one in living:
+        fates[one.ordinal] = "row" if one.ordinal in rows else "duplicate"
     return fates, set(inserted)
 
 
 def _copy(
     connection: Connection,
-    good: Sequence[tuple[int, int, ViewEvent]],
+    good: Sequence[Good],
     keys: dict[entities.Name, int],
 ) -> None:
     lines = StringIO()
-    for ordinal, entry, event in good:
+    for ordinal, entry, version, event in good:
         values = (
             ordinal,
             None if event.slot is None else f"\\x{event.slot.hex()}",
@@ -335,6 +344,7 @@ def _copy(
             entry,
             event.day,
             keys[event.name],
+            version,
             event.id,
             event.authenticated,
             event.outcome,

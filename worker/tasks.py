@@ -57,10 +57,18 @@ def turn_days() -> None:
 
 @app.task(name="footfall.roll_up")
 def roll_up() -> None:
-    """Roll up the closed days that are not clean."""
+    """Nightly: roll up the day that is over, and every closed day that is not clean."""
     settings, engine, _ = stores()
     now = utc_now()
-    rollup.roll_up_closed_days(engine, site_day(now, settings.time_zone), now)
+    rollup.roll_up_closed_days(engine, site_day(now, settings.time_zone), now, recheck=True)
+
+
+@app.task(name="footfall.catch_up")
+def catch_up() -> None:
+    """Every minute: add what came to the daily rows of the days that still get events."""
+    settings, engine, _ = stores()
+    now = utc_now()
+    rollup.catch_up(engine, site_day(now, settings.time_zone), now)
 
 
 @app.task(name="footfall.drop_expired")

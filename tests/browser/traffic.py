@@ -8,7 +8,8 @@ from sqlalchemy import Engine, func, insert, select, update
 
 from footfall.clock import utc_now
 from footfall.schema import Entity, Gap, ViewEventRow
-from tests.functional.instance import Instance, wait_until
+from tests.functional.instance import Instance
+from tests.waiting import wait_until
 
 DAYS = 5  # back; a batch takes no older views
 VIEWS = 900

@@ -6,8 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from sqlalchemy import Engine, create_engine
+
+from tests.waiting import wait_until
 
 START_SECONDS = 90.0
 STOP_SECONDS = 90.0
@@ -150,14 +151,6 @@ class Instance:
             return is_its and "api" in self.run
         except FileNotFoundError:
             return False
-
-
-def wait_until(condition: Callable[[], object], what: str, seconds: float = 30.0) -> None:
-    """Poll until `condition` holds; fails naming `what` was waited for."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {seconds:.0f} s for {what}"
-        time.sleep(0.05)
 
 
 def descendants(pid: int) -> set[Process]:

@@ -33,7 +33,8 @@ from footfall.cli.data_dir import environment
 from footfall.clock import utc_now
 from footfall.ids import uuid7
 from footfall.settings import Settings
-from tests.functional.instance import Instance, wait_until
+from tests.functional.instance import Instance
+from tests.waiting import wait_until
 
 THREADS = 50
 VIEWS = 2_000

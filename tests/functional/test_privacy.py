@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.functional.instance import Instance, wait_until
+from tests.functional.instance import Instance
+from tests.waiting import wait_until
 
 BROWSER = "Mozilla/5.0 (X11; Linux x86_64) Gecko/20100101 Marmelade/77.7"
 REPORTED = "Mozilla/5.0 (iPhone; CPU iPhone OS 17_0 like Mac OS X) Konfituere/88.8"

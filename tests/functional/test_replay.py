@@ -17,7 +17,7 @@ import pytest
 from sqlalchemy import text
 
 from footfall.clock import utc_now
-from tests.functional.instance import Instance, Process, alive, descendants, wait_until
+from tests.functional.instance import Instance, Process, alive, descendants
 from tests.log_count import (
     SITE,
     Count,
@@ -26,6 +26,7 @@ from tests.log_count import (
     row_differences,
     stored_rows,
 )
+from tests.waiting import wait_until
 
 YESTERDAY = utc_now().date() - timedelta(days=1)
 BIG_LOG_LINES = 20_000

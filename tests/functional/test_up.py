@@ -16,7 +16,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from footfall.cli.embedded import Postgres, Redis, Server, socket_folder
-from tests.functional.instance import Instance, Reply, alive, descendants, start_time, wait_until
+from tests.functional.instance import Instance, Reply, alive, descendants, start_time
+from tests.waiting import wait_until
 
 PARTS = ["api", "worker", "upkeep", "beat", "postgres", "redis"]
 

@@ -34,6 +34,7 @@ from footfall.ids import uuid7
 from footfall.settings import Settings
 from footfall.stream import Taken
 from tests.factory import make_event
+from tests.waiting import wait_until
 
 STORY = ("story", "s1")
 TIMEOUT_SECONDS = 0.5  # instead of 5, which would make each pause long
@@ -388,10 +389,3 @@ def seconds(work: Callable[[], object]) -> float:
     start = time.monotonic()
     work()
     return time.monotonic() - start
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)

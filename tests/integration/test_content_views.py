@@ -1,7 +1,6 @@
 """Content views: windows, retries, owners, counts and caps, the same through Redis and without it."""
 
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -30,6 +29,7 @@ from footfall.settings import Settings
 from tests.factory import make_settings
 from tests.integration.api import queued
 from tests.integration.content import Answer, Open, Site, site_on
+from tests.waiting import wait_until
 
 NOW = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)
 LAST_SECOND = datetime(2026, 3, 10, 23, 59, 59, tzinfo=UTC)
@@ -393,13 +393,6 @@ def parts(site: Site) -> Any:
     return site.client.application.extensions[KEY]
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
-
-
 def test_while_redis_is_away_views_go_to_the_database_and_come_back_by_themselves(
     settings: Settings,
     engine: Engine,
@@ -421,14 +414,14 @@ def test_while_redis_is_away_views_go_to_the_database_and_come_back_by_themselve
         assert site.story(user="bob") == (False, 2, "repeat")
         assert [book_view(site).body["view_count"] for _ in range(3)][-1] == 3
         assert site.client.get("/api/books/b1/stats").status_code == 503
-        wait_for(lambda: site.client.get("/api/books/b1/stats").status_code == 200)
+        wait_until(lambda: site.client.get("/api/books/b1/stats").status_code == 200)
         assert site.shown("b1") == {"card_view": 3}
         warnings = [one.message for one in caplog.records if "Redis is away" in one.message]
         assert len(warnings) == 1
         assert parts(site).acceptance.fallback_views == 6
 
         own_redis.start()
-        wait_for(lambda: is_taken_by_redis(site))
+        wait_until(lambda: is_taken_by_redis(site))
 
         # what was answered, seen and shown meanwhile still holds, before the next tick
         assert site.story(id=ids["before"], user="ann") == (True, 1, "counted")
@@ -472,7 +465,7 @@ def test_a_redis_that_is_killed_while_views_come_in_loses_and_doubles_nothing(
             statuses = [one.result() for one in running]
         answered = statuses.count(200)
         assert answered > 100
-        wait_for(lambda: is_taken_by_redis(site))
+        wait_until(lambda: is_taken_by_redis(site))
         site.write()
         ((count,),) = [tuple(site.counters().values())]
         assert answered <= count <= 200

@@ -1,7 +1,8 @@
 """Rollups replace: twice, late, in parallel and beside a writer give the same rows."""
 
+import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -10,17 +11,21 @@ import pytest
 from freezegun import freeze_time
 from redis import Redis
 from sqlalchemy import Engine, event, text
+from sqlalchemy.exc import OperationalError
 
-from footfall import entities, rollup, stats, writer
+from footfall import database, entities, host, rollup, stats, writer
 from footfall.database import read_snapshot
 from footfall.definitions import FIGURES
+from footfall.event import ViewEvent
 from footfall.settings import Settings
 from tests.factory import make_event, store
+from tests.waiting import wait_until
 
 NOW = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)
 TODAY = date(2026, 3, 10)
 DAY = date(2026, 3, 9)
 AT = datetime(2026, 3, 9, 15, 0, tzinfo=UTC)
+WAITING = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
 
 
 @pytest.fixture(autouse=True)
@@ -82,11 +87,15 @@ def test_a_day_is_counted_by_the_definitions(engine: Engine, redis: Redis, setti
         "views_by_type_authenticated": {"intentional": 1},
         "views_by_source_authenticated": {"web": 1},
         "views_by_referrer_authenticated": {"example.org": 1},
+        "views_by_hour": {},
+        "views_by_hour_authenticated": {},
     }
     site = rows["site", "2026-03-09"]
     assert (site["views"], site["unique_viewers"]) == (5, 2), "pages only, visitors never added up"
     assert site["views_by_country"] == {"DE": 3, "ZZ": 2}
     assert (site["bots"], site["own_views"], site["repeats"]) == (1, 1, 1)
+    assert site["views_by_hour"] == {"2026-03-09T15:00:00+00:00": 5}
+    assert site["views_by_hour_authenticated"] == {"2026-03-09T15:00:00+00:00": 1}
     assert rows["/two", "2026-03-09"]["views"] == 1
 
 
@@ -181,6 +190,7 @@ def test_readers_see_no_dip_while_days_are_written_and_rolled_up(
 
     def roll() -> None:
         while not done.is_set():
+            rollup.catch_up(engine, TODAY, NOW)
             rollup.roll_up_closed_days(engine, TODAY, NOW)
 
     with ThreadPoolExecutor(3) as pool:
@@ -202,6 +212,163 @@ def test_today_is_never_rolled_up_by_the_tick(engine: Engine, redis: Redis, sett
     assert [result.day for result in rollup.roll_up_closed_days(engine, TODAY, NOW)] == [DAY]
 
 
+def test_rolling_forward_gives_the_rows_of_a_whole_rollup(
+    engine: Engine, redis: Redis, settings: Settings
+) -> None:
+    """In many small steps, with visitors who come again, sign in later, or view two pages."""
+    chance = random.Random(1)
+    for step in range(12):
+        events = [_any_event(settings, chance) for _ in range(step + 1)]
+        store(engine, redis, settings, [*events, *(traffic(settings) if step % 5 == 0 else [])])
+        result = rollup.roll_forward(engine, DAY, NOW)
+        assert result is not None
+        assert 2 <= result.rows <= 2 * len(events) + 5, "only rows of what came are touched"
+    forward = daily_rows(engine)
+    assert forward["site", "2026-03-09"]["unique_viewers"] > 4
+    rollup.roll_up(engine, DAY, NOW)
+    assert daily_rows(engine) == forward
+
+
+def test_rolling_forward_adds_only_what_came_and_the_nightly_rollup_checks_it(
+    engine: Engine, redis: Redis, settings: Settings
+) -> None:
+    store(engine, redis, settings, traffic(settings))
+    rollup.roll_forward(engine, DAY, NOW)
+    right = daily_rows(engine)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE daily_stats SET views = views + 100"))
+    assert rollup.roll_forward(engine, DAY, NOW) == rollup.RollupResult(DAY, rows=0, version=1)
+    store(engine, redis, settings, [make_event(settings, AT, external_id="/one", visitor=11, country="DE")])
+    rollup.catch_up(engine, TODAY, NOW)
+    assert daily_rows(engine)["/one", "2026-03-09"]["views"] == 105, "the old row and one more"
+    assert daily_rows(engine)["/one", "2026-03-09"]["unique_viewers"] == 2, "who was seen before"
+    rollup.roll_up_closed_days(engine, TODAY, NOW)
+    assert daily_rows(engine)["/one", "2026-03-09"]["views"] == 105, "it looks clean"
+    rollup.roll_up_closed_days(engine, TODAY, NOW, recheck=True)
+    assert daily_rows(engine)["/one", "2026-03-09"]["views"] == 5
+    assert daily_rows(engine)["/two", "2026-03-09"] == right["/two", "2026-03-09"]
+    assert rollup.roll_forward(engine, DAY, NOW) == rollup.RollupResult(DAY, rows=0, version=2)
+
+
+def test_a_day_that_was_rolled_up_as_a_whole_is_rolled_forward_from_there(
+    engine: Engine, redis: Redis, settings: Settings
+) -> None:
+    store(engine, redis, settings, traffic(settings))
+    rollup.roll_up_closed_days(engine, TODAY, NOW)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE daily_stats SET views = views + 100"))
+    store(engine, redis, settings, [make_event(settings, AT, external_id="/one", visitor=77)])
+    rollup.catch_up(engine, TODAY, NOW)
+    row = daily_rows(engine)["/one", "2026-03-09"]
+    assert (row["views"], row["unique_viewers"]) == (105, 3)
+
+
+def test_a_day_that_was_rolled_up_without_its_visitors_is_never_added_to(
+    engine: Engine, redis: Redis, settings: Settings
+) -> None:
+    store(engine, redis, settings, traffic(settings))
+    rollup.roll_up(engine, DAY, NOW)
+    rollup.roll_forward(engine, DAY, NOW)
+    store(engine, redis, settings, [make_event(settings, AT, external_id="/one", visitor=11)])
+    assert _seen_by_a_reader(engine, "/one") == 5
+    rollup.roll_forward(engine, DAY, NOW)
+    assert daily_rows(engine)["/one", "2026-03-09"]["unique_viewers"] == 2
+
+
+def test_what_an_erasure_took_away_is_not_added_to(engine: Engine, redis: Redis, settings: Settings) -> None:
+    store(engine, redis, settings, traffic(settings))
+    rollup.roll_forward(engine, DAY, NOW)
+    with engine.begin() as connection:
+        host.erase(connection, ("page", "/one"), NOW)
+    for _ in range(2):
+        with read_snapshot(engine) as connection:
+            span = stats.Span.ending_today(7, NOW, UTC)
+            assert stats.sitewide_stats(connection, span)["total_page_views"] == 1
+        rollup.catch_up(engine, TODAY, NOW)
+    assert daily_rows(engine)["site", "2026-03-09"]["views"] == 1
+    with engine.connect() as connection:
+        assert set(connection.scalars(text("SELECT visitor FROM seen_visitors"))) == {11, 99}
+
+
+def test_an_erasure_while_the_day_is_rolled_forward_wins(
+    engine: Engine, redis: Redis, settings: Settings
+) -> None:
+    store(engine, redis, settings, traffic(settings))
+    with _rollup_held_up(engine, rollup.roll_forward) as held:
+        with engine.begin() as connection:
+            host.erase(connection, ("page", "/one"), NOW)
+        held.release()
+    assert _site_views(engine) == 1
+    rollup.catch_up(engine, TODAY, NOW)
+    assert _site_views(engine) == daily_rows(engine)["site", "2026-03-09"]["views"] == 1
+
+
+def test_visitors_are_forgotten_the_day_after(engine: Engine, redis: Redis, settings: Settings) -> None:
+    store(engine, redis, settings, traffic(settings))
+    rollup.catch_up(engine, DAY, NOW)
+
+    def remembered() -> int:
+        with engine.connect() as connection:
+            count: int = connection.execute(text("SELECT count(*) FROM seen_visitors")).scalar_one()
+            return count
+
+    assert remembered() == 6
+    rollup.catch_up(engine, TODAY, NOW)
+    assert remembered() == 6
+    rollup.catch_up(engine, TODAY + timedelta(days=1), NOW)
+    assert remembered() == 0
+    store(engine, redis, settings, [make_event(settings, AT, external_id="/one", visitor=11)])
+    rollup.catch_up(engine, TODAY + timedelta(days=1), NOW)
+    row = daily_rows(engine)["/one", "2026-03-09"]
+    assert (row["views"], row["unique_viewers"]) == (5, 2), "a latecomer: computed as a whole"
+    assert remembered() == 0
+
+
+def test_whoever_sees_a_version_sees_all_rows_up_to_it(
+    engine: Engine, redis: Redis, settings: Settings
+) -> None:
+    """Two writers of one day: the second waits, so that no row appears behind what was rolled forward."""
+    store(engine, redis, settings, [make_event(settings, AT)])
+    first, second = (
+        [writer.Incoming(entry, 0, make_event(settings, AT, external_id=f"/{entry}"), b"")]
+        for entry in (98, 99)
+    )
+    with ThreadPoolExecutor(1) as pool, engine.begin() as connection:
+        writer.write_batch(connection, first, NOW, settings)
+        later = pool.submit(
+            writer.in_transaction, engine, lambda c: writer.write_batch(c, second, NOW, settings)
+        )
+        wait_until(lambda: _waiting(engine) == 1, "the second writer to wait")
+        rollup.roll_forward(engine, DAY, NOW)
+        connection.commit()
+        later.result()
+    rollup.roll_forward(engine, DAY, NOW)
+    assert {name for name, _ in daily_rows(engine)} == {"/", "/98", "/99", "site"}
+    with engine.connect() as connection:
+        versions = connection.execute(text("SELECT version FROM view_events ORDER BY 1")).scalars().all()
+    assert versions == [1, 2, 3]
+
+
+def test_a_writer_that_hangs_in_its_transaction_is_put_off(
+    engine: Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "IDLE_TIMEOUT_MS", 300)
+    hanging = database.make_engine(settings)
+    one, other = (
+        [writer.Incoming(entry, 0, make_event(settings, AT, external_id=f"/{entry}"), b"")]
+        for entry in (98, 99)
+    )
+    writer.open_days(engine, settings, [make_event(settings, AT)], NOW)
+    connection = hanging.connect()
+    writer.write_batch(connection, one, NOW, settings)
+    # that one does nothing more; the other waits for it, and then goes on
+    assert writer.in_transaction(engine, lambda c: writer.write_batch(c, other, NOW, settings)) == ["row"]
+    with pytest.raises(OperationalError):
+        connection.commit()
+    connection.invalidate()
+    hanging.dispose()
+
+
 def test_a_day_that_was_never_opened_has_nothing_to_roll_up(engine: Engine) -> None:
     assert rollup.roll_up(engine, DAY, NOW) is None
 
@@ -220,6 +387,19 @@ def test_a_failed_rollup_leaves_the_old_rows_and_frees_the_lock(
     assert rollup.roll_up(engine, DAY, NOW) is not None
 
 
+def _any_event(settings: Settings, chance: random.Random) -> ViewEvent:
+    return make_event(
+        settings,
+        AT + timedelta(minutes=chance.randrange(-600, 500)),
+        external_id=chance.choice(["/one", "/two", "/three"]),
+        visitor=chance.choice([None, *range(8)]),
+        authenticated=chance.random() < 0.3,
+        country=chance.choice([None, "DE", "FR"]),
+        referrer_domain=chance.choice([None, "a.example", "b.example"]),
+        outcome=chance.choice(["counted", "counted", "counted", "bot", "own", "repeat"]),
+    )
+
+
 def _failing(*_: Any) -> int:
     raise RuntimeError
 
@@ -232,18 +412,33 @@ def _seen_by_a_reader(engine: Engine, path: str) -> int:
         return views
 
 
+def _waiting(engine: Engine) -> int:
+    with engine.connect() as connection:
+        count: int = connection.execute(WAITING).scalar_one()
+        return count
+
+
+def _site_views(engine: Engine) -> int:
+    with read_snapshot(engine) as connection:
+        views: int = stats.sitewide_stats(connection, stats.Span.ending_today(7, NOW, UTC))[
+            "total_page_views"
+        ]
+        return views
+
+
 class _rollup_held_up:  # noqa: N801 - reads as a statement
     """A rollup of DAY in another thread, stopped after its snapshot was taken until `release` is called."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, what: Callable[..., object] = rollup.roll_up) -> None:
         self._engine = engine
+        self._what = what
         self._inside = threading.Event()
         self._go_on = threading.Event()
         self._pool = ThreadPoolExecutor(1)
 
     def __enter__(self) -> "_rollup_held_up":
         event.listen(self._engine, "before_cursor_execute", self._hold)
-        self._future = self._pool.submit(rollup.roll_up, self._engine, DAY, NOW)
+        self._future = self._pool.submit(self._what, self._engine, DAY, NOW)
         assert self._inside.wait(20)
         return self
 
@@ -257,6 +452,6 @@ class _rollup_held_up:  # noqa: N801 - reads as a statement
         self._pool.shutdown()
 
     def _hold(self, _connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        if statement.startswith("DELETE FROM daily_stats"):
+        if statement.startswith("DELETE FROM daily_stats WHERE daily_stats.day ="):
             self._inside.set()
             assert self._go_on.wait(20)

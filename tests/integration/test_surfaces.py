@@ -65,6 +65,8 @@ STEPS = st.lists(
         st.tuples(st.just("write"), st.just(0), st.just(0)),
         st.tuples(st.just("roll up"), st.integers(0, 6), st.just(0)),
         st.tuples(st.just("roll up closed days"), st.just(0), st.just(0)),
+        st.tuples(st.just("roll forward"), st.integers(0, 2), st.just(0)),
+        st.tuples(st.just("catch up"), st.just(0), st.just(0)),
         st.tuples(st.just("drop expired"), st.just(0), st.just(0)),
         st.tuples(st.just("look"), st.integers(1, 10), st.integers(0, 9)),
     ),
@@ -108,7 +110,11 @@ class World:
         elif what == "roll up":
             rollup.roll_up(self.engine, self._today() - timedelta(days=amount), now)
         elif what == "roll up closed days":
-            rollup.roll_up_closed_days(self.engine, self._today(), now)
+            rollup.roll_up_closed_days(self.engine, self._today(), now, recheck=True)
+        elif what == "roll forward":
+            rollup.roll_forward(self.engine, self._today() - timedelta(days=amount), now)
+        elif what == "catch up":
+            rollup.catch_up(self.engine, self._today(), now)
         elif what == "drop expired":
             self._drop_expired()
         elif what == "look":

@@ -1,0 +1,12 @@
+"""Waiting for something to be so, instead of sleeping."""
+
+import time
+from collections.abc import Callable
+
+
+def wait_until(condition: Callable[[], object], what: str = "something", seconds: float = 30.0) -> None:
+    """Poll until `condition` holds; fails naming `what` was waited for."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {seconds:.0f} s for {what}"
+        time.sleep(0.02)
