@@ -1,13 +1,14 @@
 """The readers' answers: each from one snapshot, computed once in five minutes, for API and dashboard."""
 
+import json
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 from redis import Redis
 from sqlalchemy import Connection, Engine
 
-from footfall import cache, stats
+from footfall import cache, keys, stats
 from footfall.cache import Answer
 from footfall.database import read_snapshot
 from footfall.entities import EntityRow
@@ -15,6 +16,9 @@ from footfall.settings import Settings
 from footfall.stats import Span
 
 AHEAD_DAYS = (1, 7, 30)  # the dashboard's ranges, which beat keeps fresh
+# What else somebody asked for lately is kept fresh too: the next one does not wait either
+ASKED_LATELY = timedelta(hours=1)
+MOST_ASKED = 40
 PERIODS = {"day": 1, "week": 7, "month": 30, "all": None}
 REALTIME_FRESH = timedelta(seconds=5)
 
@@ -39,6 +43,7 @@ class Answers:
 
     def sitewide(self, days: int, now: datetime, *, refresh: bool = False) -> Answer:
         """The site's figures of the last `days` days."""
+        self._note(refresh, ["sitewide", days], now)
         span = self._span(days, now)
         return self._cached(
             f"sitewide {days} {span.days[-1]}",
@@ -58,6 +63,7 @@ class Answers:
         refresh: bool = False,
     ) -> Answer:
         """The most viewed entities of a type: {"items": [...]}."""
+        self._note(refresh, ["top", entity_type, period, view_type, limit], now)
         days = PERIODS[period]
         span = None if days is None else self._span(min(days, self._settings.daily_retention_days), now)
         return self._cached(
@@ -78,10 +84,25 @@ class Answers:
         )
 
     def refresh_ahead(self, now: datetime) -> None:
-        """Compute what the dashboard shows first, so that nobody waits for it."""
-        for days in AHEAD_DAYS:
-            if days <= self._settings.daily_retention_days:
-                self.sitewide(days, now, refresh=True)
+        """Compute what the dashboard shows first and what was asked for lately: nobody waits for it then."""
+        asked: list[list[Any]] = [
+            ["sitewide", days] for days in AHEAD_DAYS if days <= self._settings.daily_retention_days
+        ]
+        asked += [question for question in self._asked_lately(now) if question not in asked]
+        answers: dict[str, Callable[..., Answer]] = {"sitewide": self.sitewide, "top": self.top}
+        for what, *parameters in asked:
+            answers[what](*parameters, now, refresh=True)
+
+    def _note(self, refresh: bool, question: list[Any], now: datetime) -> None:
+        """Remember that somebody wants to know; `refresh` is what keeps it fresh, and no wish of anybody."""
+        if not refresh:
+            cache.unless_away(lambda: self._redis.zadd(keys.ASKED, {json.dumps(question): now.timestamp()}))
+
+    def _asked_lately(self, now: datetime) -> list[list[Any]]:
+        since = (now - ASKED_LATELY).timestamp()
+        self._redis.zremrangebyscore(keys.ASKED, "-inf", since)
+        latest = cast(list[bytes], self._redis.zrevrange(keys.ASKED, 0, MOST_ASKED - 1))
+        return [json.loads(question) for question in latest]
 
     def _span(self, days: int, now: datetime) -> Span:
         return Span.ending_today(days, now, self._settings.time_zone)

@@ -80,12 +80,12 @@ def _cached(
             return _hit(redis, stored)
         return _computed(redis, key, compute, now)
     finally:
-        _unless_away(lambda: redis.eval(RELEASE, 1, f"{key}:lock", token))
+        unless_away(lambda: redis.eval(RELEASE, 1, f"{key}:lock", token))
 
 
 def _computed(redis: Redis, key: str, compute: Callable[[], Answer], now: datetime) -> Answer:
     answer = compute()
-    _unless_away(lambda: _keep(redis, key, answer, now))
+    unless_away(lambda: _keep(redis, key, answer, now))
     return answer
 
 
@@ -94,7 +94,7 @@ def _keep(redis: Redis, key: str, answer: Answer, now: datetime) -> None:
     redis.set(key, json.dumps([now.isoformat(), answer]), ex=KEPT_SECONDS)
 
 
-def _unless_away(command: Callable[[], object]) -> None:
+def unless_away(command: Callable[[], object]) -> None:
     """Once there is an answer, a Redis that went away meanwhile is no reason to compute it again."""
     try:
         command()

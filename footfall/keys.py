@@ -12,6 +12,7 @@ TAG = "{footfall}"
 STREAM = f"{TAG}:views"
 LEDGER = f"{TAG}:ledger"  # fields "<day>:<tally>"
 RUN = f"{TAG}:run"  # the Redis process whose counts were last compared with the database
+ASKED = f"{TAG}:asked"  # a sorted set: which answers were asked for, by when
 CACHE_TALLY = f"{TAG}:cache-tally"  # fields hits, misses
 PROBE = f"{TAG}:probe"  # written by who looks whether Redis takes writes
 FOLDER = Path(__file__).parent / "lua"

@@ -302,5 +302,30 @@ def test_beat_keeps_the_dashboards_ranges_fresh(site: Site) -> None:
     assert computed(site) == before
 
 
+def test_beat_keeps_fresh_what_was_asked_for_in_the_last_hour(site: Site) -> None:
+    asked = [
+        "/api/stats/top?type=book&period=month&limit=7",
+        "/api/stats/top?type=page&period=all&view_type=listing",
+        "/api/admin/sitewide-stats?days=3",
+    ]
+    for url in asked:
+        read(site, url)
+    answers = Answers(site.engine, site.redis, site.settings)
+    for minutes in range(4, 60, 4):
+        answers.refresh_ahead(NOW + timedelta(minutes=minutes))
+    before = computed(site)
+    with freeze_time(NOW + timedelta(minutes=59)):
+        for url in asked:
+            read(site, url)
+    assert computed(site) == before, "56 minutes after the question they are 3 minutes old"
+    answers.refresh_ahead(NOW + timedelta(minutes=121))
+    assert computed(site) == before + len(AHEAD_DAYS), "nobody has asked for two hours"
+
+
+def test_without_redis_nothing_is_noted_and_everything_answered(settings: Settings, engine: Engine) -> None:
+    gone = stream.connect(make_settings(REDIS_URL="redis://127.0.0.1:1"))
+    assert Answers(engine, gone, settings).top("book", "week", None, 20, NOW) == {"items": []}
+
+
 def _status(client: FlaskClient, url: str, headers: dict[str, str]) -> int:
     return client.get(url, headers=headers).status_code

@@ -25,6 +25,7 @@ NOW = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)
 TODAY = date(2026, 3, 10)
 DAY = date(2026, 3, 9)
 AT = datetime(2026, 3, 9, 15, 0, tzinfo=UTC)
+SEEN_OF = text("SELECT count(*) FROM seen_visitors WHERE entity_id = :id")
 WAITING = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
 
 
@@ -217,9 +218,9 @@ def test_rolling_forward_gives_the_rows_of_a_whole_rollup(
 ) -> None:
     """In many small steps, with visitors who come again, sign in later, or view two pages."""
     chance = random.Random(1)
-    for step in range(12):
+    for step in range(20):
         events = [_any_event(settings, chance) for _ in range(step + 1)]
-        store(engine, redis, settings, [*events, *(traffic(settings) if step % 5 == 0 else [])])
+        store(engine, redis, settings, [*events, *(traffic(settings) if step % 8 == 0 else [])])
         result = rollup.roll_forward(engine, DAY, NOW)
         assert result is not None
         assert 2 <= result.rows <= 2 * len(events) + 5, "only rows of what came are touched"
@@ -279,7 +280,11 @@ def test_what_an_erasure_took_away_is_not_added_to(engine: Engine, redis: Redis,
     store(engine, redis, settings, traffic(settings))
     rollup.roll_forward(engine, DAY, NOW)
     with engine.begin() as connection:
+        page = entities.find(connection, "page", "/one")
+        assert page is not None
+        assert connection.scalar(SEEN_OF, {"id": page.id}) == 2
         host.erase(connection, ("page", "/one"), NOW)
+        assert connection.scalar(SEEN_OF, {"id": page.id}) == 0
     for _ in range(2):
         with read_snapshot(engine) as connection:
             span = stats.Span.ending_today(7, NOW, UTC)
@@ -393,7 +398,7 @@ def _any_event(settings: Settings, chance: random.Random) -> ViewEvent:
         AT + timedelta(minutes=chance.randrange(-600, 500)),
         external_id=chance.choice(["/one", "/two", "/three"]),
         visitor=chance.choice([None, *range(8)]),
-        authenticated=chance.random() < 0.3,
+        authenticated=chance.random() < 0.5,
         country=chance.choice([None, "DE", "FR"]),
         referrer_domain=chance.choice([None, "a.example", "b.example"]),
         outcome=chance.choice(["counted", "counted", "counted", "bot", "own", "repeat"]),
