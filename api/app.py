@@ -7,7 +7,9 @@ from flask.json.provider import DefaultJSONProvider
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from api import (
+    badge,
     cors,
+    demo_site,
     doors,
     errors,
     heartbeat,
@@ -18,6 +20,7 @@ from api import (
     pages,
     parts,
     reading,
+    script,
     tracking,
 )
 from api.dashboard import routes
@@ -54,11 +57,13 @@ def create_app(settings: Settings | None = None) -> Flask:
     parts.install(app, settings)
     errors.install(app)
     cors.install(app, settings.cors_origins)
-    for module in (tracking, doors, host, reading, operating, openapi):
+    for module in (tracking, doors, badge, host, reading, operating, openapi):
         app.register_blueprint(module.blueprint, url_prefix="/api")
     doors.install(app)
-    for pages_of in (routes, login):
-        app.register_blueprint(pages_of.blueprint)
+    for module in (routes, login, script):
+        app.register_blueprint(module.blueprint)
+    if settings.demo_site:
+        app.register_blueprint(demo_site.blueprint)
     pages.install(app)
     user_agents.warm_up()
     _trust_proxies(app, settings.trusted_proxies)

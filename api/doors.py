@@ -65,7 +65,7 @@ def views() -> ResponseReturnValue:
 def count() -> ResponseReturnValue:
     """The count of a resource or a course."""
     content_type, content_id = (fields.text(request.args, name) for name in ("contentType", "contentId"))
-    return {"count": _total(_counted_name(content_type, content_id))}
+    return {"count": count_of(content_type, content_id)}
 
 
 @blueprint.post(f"{COUNTED_TYPES_DOOR}/flush")
@@ -131,6 +131,11 @@ def _counted_name(content_type: str, content_id: str) -> Name:
     if content_type not in known:
         raise Invalid("contentType", f"must be one of {', '.join(known)}")
     return content_type, fields.identifier(content_id, "contentId")
+
+
+def count_of(content_type: str, content_id: str) -> int:
+    """What is shown of a resource or a course. Raises `Invalid` for other types."""
+    return _total(_counted_name(content_type, content_id))
 
 
 def _total(name: Name) -> int:

@@ -11,6 +11,7 @@ from typing import Literal
 from flask import Blueprint
 from flask.typing import ResponseReturnValue
 
+from api.badge import MOST_LABEL
 from api.callers import COOKIE
 from api.doors import COUNTED_TYPES_DOOR
 from api.parts import parts
@@ -226,6 +227,20 @@ def _counted() -> Iterator[Operation]:
         parameters=(_in_query("contentType", known, True), _in_query("contentId", IDENTIFIER, True)),
     )
     yield Operation(
+        "GET",
+        f"{COUNTED_TYPES_DOOR}/badge.svg",
+        "Doors",
+        f"The views of a {' or '.join(_counted_types())} as a picture",
+        None,
+        {200: SVG},
+        (400, 503),
+        parameters=(
+            _in_query("contentType", known, True),
+            _in_query("contentId", IDENTIFIER, True),
+            _in_query("label", LABEL),
+        ),
+    )
+    yield Operation(
         "POST",
         f"{COUNTED_TYPES_DOOR}/flush",
         "Doors",
@@ -355,7 +370,7 @@ def _responses(operation: Operation) -> Schema:
 def _answer(schema: Schema, tells_outcome: bool) -> Schema:
     answer: Schema = {"description": "Done."}
     if schema:
-        media_type = "text/csv" if schema is CSV else "application/json"
+        media_type = schema.get("contentMediaType", "application/json")
         answer["content"] = {media_type: {"schema": schema}}
     if tells_outcome:
         answer["headers"] = {"X-View-Outcome": {"required": True, "schema": OUTCOME}}
@@ -409,7 +424,17 @@ def _days(default: int, most: int) -> Schema:
     return {**_in_query("days", limits), "description": "Today included."}
 
 
-CSV: Schema = {"type": "string", "description": "A header and a line a day."}
+CSV: Schema = {
+    "type": "string",
+    "contentMediaType": "text/csv",
+    "description": "A header and a line a day.",
+}
+SVG: Schema = {
+    "type": "string",
+    "contentMediaType": "image/svg+xml",
+    "description": "A label and a number.",
+}
+LABEL: Schema = {"type": "string", "maxLength": MOST_LABEL, "default": "views"}
 REFRESH: Schema = {
     **_in_query("refresh", {"type": "string", "enum": ["true", "false"]}),
     "description": "true: computed anew, for moderators; others get what is at most five minutes old.",

@@ -7,7 +7,7 @@ from typing import Any
 
 from flask import Flask, Response, make_response, render_template, request, url_for
 
-PATHS = ("/mod-dashboard", "/login", "/logout")  # and what is below them
+PATHS = ("/mod-dashboard", "/login", "/logout", "/demo")  # and what is below them
 STATIC = Path(__file__).parent / "static"
 STATIC_SECONDS = 86_400  # a changed file has another URL; the tag serves whoever has none
 POLICY = "; ".join(
@@ -49,7 +49,8 @@ def install(app: Flask) -> None:
     @app.after_request
     def add_headers(response: Response) -> Response:
         if is_page():
-            response.headers.update(HEADERS)
+            for name, value in HEADERS.items():
+                response.headers.setdefault(name, value)
         if is_page() or request.endpoint == "static":
             response.headers["X-Content-Type-Options"] = "nosniff"
         return response
@@ -75,7 +76,7 @@ def error(status: int, text: str) -> Response:
 
 def asset(name: str) -> str:
     """The URL of a static file, another one whenever its content changes."""
-    return url_for("static", filename=name, v=_version(name))
+    return url_for("static", filename=name, v=version(name))
 
 
 def number(value: int) -> str:
@@ -84,7 +85,8 @@ def number(value: int) -> str:
 
 
 @cache
-def _version(name: str) -> str:
+def version(name: str) -> str:
+    """What a static file's URL changes with: a digest of its content."""
     return blake2b((STATIC / name).read_bytes(), digest_size=5).hexdigest()
 
 

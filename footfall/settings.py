@@ -45,6 +45,7 @@ class Settings:
     redis_enabled: bool
     dedup_window: timedelta
     require_sign_in: bool
+    demo_site: bool
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, str]) -> "Settings":
@@ -69,6 +70,7 @@ class Settings:
             redis_enabled=_boolean(values, "VIEW_TRACKING_REDIS_ENABLED", True),
             dedup_window=_dedup_window(values),
             require_sign_in=_boolean(values, "FOOTFALL_REQUIRE_SIGN_IN", True),
+            demo_site=_boolean(values, "FOOTFALL_DEMO_SITE", False),
         )
 
 
