@@ -43,6 +43,7 @@ DAILY_DAYS = 30
 EVENTS_A_DAY = 1_000_000
 ENTITIES = 20_000
 RAW_VIEWS = (300_000, 1_000_000)  # of the day that is still going on
+FEW_RUNS = 3  # of what is slow and rare
 TAIL_VIEWS = 1_000  # what comes in a minute, between two ticks
 # One entity in twenty is a book, the others are pages
 INSERT_ENTITIES = text("""
@@ -123,21 +124,20 @@ class Stage:
 def main(scale: float, runs: int, explain: Path | None, out: Path) -> None:
     """Fill a database, measure every answer, print a table."""
     plans: list[str] = []
+    found: dict[str, dict[str, float]] = {}
     with _stage(scale, runs) as stage:
         filling = _fill(stage)
-        found: dict[str, dict[str, float]] = {}
         for raw_views in RAW_VIEWS:
-            filling[f"{raw_views:,} raw views of today"] = _timed(partial(_fill_today, stage, raw_views))
-            found |= _measured(stage, f"{raw_views:,} views today, never rolled up")
-            filling[f"rolling {raw_views:,} views forward"] = _timed(partial(_roll_forward, stage))
-            tail = _timed(partial(_make_tail, stage))
-            filling[f"{TAIL_VIEWS:,} more views"] = tail
+            filling |= _noted(f"{raw_views:,} views of today", partial(_fill_today, stage, raw_views))
+            found |= _measured(stage, f"{raw_views:,} views today, never rolled up", FEW_RUNS)
+            filling |= _noted(f"rolling {raw_views:,} views forward", partial(_roll_forward, stage))
+            _vacuum(stage, "daily_stats, seen_visitors")
+            _make_tail(stage)
             what = f"{raw_views:,} views today"
-            found |= _measured(stage, what)
+            found |= _measured(stage, what, runs)
             if explain:
                 plans += _plans(stage, what)
-            filling[f"rolling {TAIL_VIEWS:,} more forward"] = _timed(partial(_roll_forward, stage))
-    _print(filling, found)
+            filling |= _noted(f"rolling {TAIL_VIEWS:,} more forward", partial(_roll_forward, stage))
     out.parent.mkdir(exist_ok=True)
     out.write_text(json.dumps(_document(scale, runs, filling, found), indent=2) + "\n")
     if explain:
@@ -177,7 +177,10 @@ def _fill(stage: Stage) -> dict[str, float]:
         "rolling them up": lambda: [rollup.roll_up(stage.engine, day, NOW) for day in closed],
         f"daily rows of {DAILY_DAYS - RAW_DAYS - 1} more days": lambda: _older_days(stage, closed),
     }
-    return {what: _timed(step) for what, step in steps.items()}
+    done: dict[str, float] = {}
+    for what, step in steps.items():
+        done |= _noted(what, step)
+    return done
 
 
 def _make_days(stage: Stage, days: list[date], events: int) -> None:
@@ -244,7 +247,6 @@ def _make_tail(stage: Stage) -> None:
 
 def _roll_forward(stage: Stage) -> None:
     rollup.roll_forward(stage.engine, TODAY, NOW)
-    _vacuum(stage, "daily_stats, seen_visitors")
 
 
 def _since_midnight() -> float:
@@ -303,19 +305,32 @@ def _realtime(stage: Stage) -> dict[str, Any]:
         return stats.realtime(connection, NOW, UTC)
 
 
-def _measured(stage: Stage, when: str) -> dict[str, dict[str, float]]:
-    """{what: milliseconds}"""
-    suffix = f", {when}"
-    found = {f"{name}{suffix}": _median(stage, ask) for name, ask in _questions(stage).items()}
+def _measured(stage: Stage, when: str, runs: int) -> dict[str, dict[str, float]]:
+    """{what: milliseconds}; printed as it is found."""
+    click.echo(f"\n{when:<48}{'median':>9}{'p95':>9}  ms")
     answers = stage.answers
-    answers.sitewide(30, NOW)
-    found[f"site-wide, 30 days, cached{suffix}"] = _median(stage, lambda: answers.sitewide(30, NOW))
+    cached: dict[str, Callable[[], object]] = {
+        "site-wide, 30 days, cached": partial(answers.sitewide, 30, NOW),
+        "top pages, month, cached": partial(answers.top, "page", "month", None, 20, NOW),
+    }
+    questions = {**_questions(stage), **cached}
+    found = {}
+    for name, ask in questions.items():
+        found[f"{name}, {when}"] = figures = _median(ask, runs)
+        click.echo(f"{name:<48}{figures['median_ms']:>9.1f}{figures['p95_ms']:>9.1f}")
     return found
 
 
-def _median(stage: Stage, ask: Callable[[], object]) -> dict[str, float]:
+def _noted(what: str, work: Callable[[], object]) -> dict[str, float]:
+    """{what: seconds}; printed when it is done."""
+    seconds = _timed(work)
+    click.echo(f"{what:<48}{seconds:>9.1f}  s")
+    return {what: seconds}
+
+
+def _median(ask: Callable[[], object], runs: int) -> dict[str, float]:
     ask()  # what is compiled and read from disk once
-    seconds = sorted(_timed(ask) for _ in range(stage.runs))
+    seconds = sorted(_timed(ask) for _ in range(runs))
     return {
         "median_ms": round(1000 * statistics.median(seconds), 2),
         "p95_ms": round(1000 * seconds[round(0.95 * (len(seconds) - 1))], 2),
@@ -355,14 +370,6 @@ def _statements(engine: Engine, ask: Callable[[], object]) -> list[tuple[str, An
     finally:
         event.remove(engine, "before_cursor_execute", note)
     return seen
-
-
-def _print(filling: dict[str, float], found: dict[str, dict[str, float]]) -> None:
-    for what, seconds in filling.items():
-        click.echo(f"{what:<66}{seconds:>9.1f} s")
-    click.echo(f"\n{'':<66}{'median':>9}{'p95':>9}  ms")
-    for what, figures in found.items():
-        click.echo(f"{what:<66}{figures['median_ms']:>9.1f}{figures['p95_ms']:>9.1f}")
 
 
 def _document(

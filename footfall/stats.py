@@ -350,9 +350,10 @@ def _pages(connection: Connection, span: Span) -> dict[bool, dict[str, int]]:
 
 def _most(rows: Iterable[Figures], name: str, most: int | None = None) -> dict[str, int]:
     """The days' breakdowns added up, largest first, equals by name."""
-    total: Counter[str] = Counter()
+    total: dict[str, int] = {}
     for row in rows:
-        total.update(row.get(name, {}))
+        for value, views in row.get(name, {}).items():  # Counter.update takes twice as long
+            total[value] = total.get(value, 0) + views
     ranked = sorted(total.items(), key=lambda item: (-item[1], item[0]))
     return dict(ranked[:most])
 

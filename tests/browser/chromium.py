@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -122,11 +122,11 @@ class Browser:
 
 
 @contextmanager
-def browser(url: str, folder: Path) -> Iterator[Browser]:
+def browser(url: str, folder: Path, flags: Sequence[str] = ()) -> Iterator[Browser]:
     """A browser of `url` with a profile of its own in `folder`, closed at the end."""
     options = ChromeOptions()
     options.binary_location = str(CHROMIUM)
-    for flag in (*FLAGS, f"--user-data-dir={folder}"):
+    for flag in (*FLAGS, *flags, f"--user-data-dir={folder}"):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = Chrome(options, Service(str(DRIVER)))
