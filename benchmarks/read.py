@@ -1,6 +1,6 @@
 """How fast numbers are read: a week of a million events a day, a month of daily rows of 20,000 entities.
 
-    .venv/bin/python benchmarks/read.py [--scale 0.1] [--runs 20] [--explain plans.txt]
+    .venv/bin/python -m benchmarks.read [--scale 0.1] [--runs 20] [--explain plans.txt]
 
 Starts a PostgreSQL and a Redis of its own in a throwaway folder, fills them by SQL, rolls up with the real
 rollup, and measures what the API calls for each answer, uncached: once with today rolled forward as beat does

@@ -22,6 +22,8 @@ async function view(viewType) {
     : answer.counted
       ? `Counted: view ${answer.view_count} of this ${entityType}.`
       : `No new view of this ${entityType} (${answer.outcome}); it has ${answer.view_count}.`;
+  const badge = byId("badge");
+  if (badge && answer) badge.src = `${badge.src.split("&now=")[0]}&now=${answer.view_count}`; // past the cache
 }
 
 function arrived() {
@@ -85,7 +87,7 @@ if (signedIn) {
   signedIn.addEventListener("change", () => sessionStorage.setItem("signed-in", signedIn.checked ? "yes" : "no"));
 }
 footfall.token = token;
-byId("opt-out").checked = footfall.optedOut();
+byId("opt-out").checked = Boolean(localStorage.getItem("footfall-off"));
 byId("opt-out").addEventListener("change", (event) => footfall.optOut(event.target.checked));
 arrived();
 void count();

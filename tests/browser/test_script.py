@@ -54,7 +54,7 @@ class Visit:
     def waiting(self) -> int:
         """How many views the browser still keeps."""
         keys: list[str] = self.tab.script("return Object.keys(localStorage)")
-        return sum(key.startswith("footfall") for key in keys)
+        return sum(key.startswith("footfall.") for key in keys)
 
     def arrived(self, page: str, times: int = 1) -> None:
         """Wait until a page has so many views in the database."""
