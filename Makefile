@@ -4,8 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+WEB_STAMP := web/node_modules/.package-lock.json
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test lint lock screenshots clean
+.PHONY: help setup demo run test lint lock web web-test screenshots clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | while IFS="$$(printf '\t')" read -r name what; do printf '  make %-11s %s\n' "$$name" "$$what"; done
@@ -26,13 +27,24 @@ demo: setup ## start everything in a throwaway folder, send sample traffic, prin
 run: setup ## serve on port 8000 until Ctrl-C; the data stays in .footfall
 	@$(BIN)/footfall up
 
+$(WEB_STAMP): web/package-lock.json
+	@node -e 'process.exit(process.versions.node.split(".")[0] < 20)' || { echo "the script's tests need Node.js 20 or newer, with npm: https://nodejs.org" >&2; exit 1; }
+	@echo "installing the script's build and test tools ..."
+	@cd web && npm ci --silent --no-audit --no-fund
+
+web: $(WEB_STAMP) ## build the script (api/static/footfall.js) and the React hooks
+	@cd web && npm run --silent build
+
+web-test: $(WEB_STAMP) ## types, style and tests of the script and the hooks
+	@cd web && npm run --silent check && npm test --silent
+
 lint: setup ## style, types and import contracts
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-test: lint ## lint, types, import contracts, all tests
+test: lint web-test ## lint, types, import contracts, all tests
 	@$(BIN)/pytest --cov --cov-report=term
 
 lock: setup ## write the lock files anew from pyproject.toml
@@ -43,4 +55,4 @@ screenshots: setup ## take the dashboard's pictures in docs/ anew (needs Debian'
 	@$(BIN)/python -m tests.browser.screenshots docs
 
 clean: ## remove the virtual environment and the caches (never the data in .footfall)
-	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info
+	@rm -rf $(VENV) web/node_modules web/react/dist .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info

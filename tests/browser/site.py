@@ -27,6 +27,7 @@ class Site(ThreadingHTTPServer):
         self.api = urlsplit(api).netloc
         self.head = SCRIPT.format(attributes="")
         self.next = "/"
+        self.files: dict[str, bytes] = {}  # scripts of the site's own
         self.refusing = False
         self.posts: list[tuple[str, dict[str, object]]] = []  # path and body of each POST that came here
 
@@ -49,6 +50,8 @@ class Handler(BaseHTTPRequestHandler):
         """A page, or what the instance has."""
         if self.path.startswith(("/api/", "/footfall")):
             self._pass_on(b"")
+        elif self.path in self.server.files:
+            self._answer(200, {"Content-Type": "text/javascript"}, self.server.files[self.path])
         elif self.path == "/favicon.ico":
             self._answer(204, {}, b"")
         else:
