@@ -28,7 +28,7 @@ run: setup ## serve on port 8000 until Ctrl-C; the data stays in .footfall
 	@$(BIN)/footfall up
 
 $(WEB_STAMP): web/package-lock.json
-	@node -e 'process.exit(process.versions.node.split(".")[0] < 20)' || { echo "the script's tests need Node.js 20 or newer, with npm: https://nodejs.org" >&2; exit 1; }
+	@node -e 'process.exit(+(process.versions.node.split(".")[0] < 20))' || { echo "the script's tests need Node.js 20 or newer, with npm: https://nodejs.org" >&2; exit 1; }
 	@echo "installing the script's build and test tools ..."
 	@cd web && npm ci --silent --no-audit --no-fund
 

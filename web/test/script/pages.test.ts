@@ -84,6 +84,15 @@ describe.each(Object.entries(BROWSERS))("a browser %s", (_, before) => {
   });
 });
 
+test("with the Navigation API, also what passes the history by is counted, and the history stays as it is", async () => {
+  const page = await open("/a", { before: addNavigation });
+  const { history } = page.window;
+  Object.getPrototypeOf(history).pushState.call(history, null, "", "/b");
+  await page.settle();
+  expect(page.paths).toEqual(["/a", "/b"]);
+  expect(Object.keys(history)).toEqual([]);
+});
+
 describe("a page that nobody sees", () => {
   test("is counted when somebody does, as what it is then", async () => {
     const page = await open("/a", { hidden: true });
