@@ -16,7 +16,7 @@ export async function script() {
     write: false,
   });
   const text = bundled.outputFiles.map((file) => file.text).join();
-  // 40 bytes less than by esbuild's own minifier
+  // 60 bytes less than by esbuild's own minifier
   const { code } = await minify(text, {
     ecma: 2020,
     toplevel: true,
