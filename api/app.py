@@ -15,6 +15,7 @@ from api import (
     heartbeat,
     host,
     login,
+    metrics,
     openapi,
     operating,
     pages,
@@ -55,12 +56,13 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.response_class = JSONResponse
     app.url_map.merge_slashes = False  # it would answer with a redirect, in HTML
     parts.install(app, settings)
+    metrics.install(app)
     errors.install(app)
     cors.install(app, settings.cors_origins)
     for module in (tracking, doors, badge, host, reading, operating, openapi):
         app.register_blueprint(module.blueprint, url_prefix="/api")
     doors.install(app)
-    for module in (routes, login, script):
+    for module in (routes, login, script, metrics):
         app.register_blueprint(module.blueprint)
     if settings.demo_site:
         app.register_blueprint(demo_site.blueprint)
@@ -69,6 +71,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     _trust_proxies(app, settings.trusted_proxies)
     if is_served:
         heartbeat.start(parts.of(app).engine)
+        parts.of(app).traffic.flush_forever()
     return app
 
 

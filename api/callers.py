@@ -28,11 +28,13 @@ def reader(now: datetime) -> access.Caller | None:
 def viewer(sender: access.Caller | None) -> Viewer:
     """Who views, when a browser tells of its own view."""
     address = visitors.normalise_address(request.remote_addr or "")
+    country = parts().countries.of_request(_country_header(), address)
+    parts().traffic.country_asked(known=country is not None)
     return Viewer(
         address=address,
         user_agent=request.headers.get("User-Agent", ""),
         user_id=sender.viewer_id if sender else None,
-        country=parts().countries.of_request(_country_header(), address),
+        country=country,
         keep_no_visitor=any(request.headers.get(name) == value for name, value in NO_TRACE),
         own_domains=_own_domains(),
     )

@@ -55,6 +55,7 @@ def install(app: Flask) -> None:
 
 
 def _answer(status: int, text: str, code: str) -> Response:
+    g.refused_for = code
     if pages.is_page():
         return pages.error(status, text)
     # some doors promise their own words for a failure that is ours

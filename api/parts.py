@@ -16,7 +16,9 @@ from footfall.database import make_engine
 from footfall.entities import Facts
 from footfall.intake import Edge
 from footfall.salts import SaltCache
+from footfall.scrape import Scraper
 from footfall.settings import Settings
+from footfall.traffic import Traffic
 
 KEY = "footfall"
 
@@ -33,6 +35,8 @@ class Parts:
     countries: CountrySource
     facts: Facts
     edge: Edge
+    traffic: Traffic
+    scraper: Scraper
     consumer: str  # of the queue, when this process writes for an impatient caller
 
     @classmethod
@@ -52,6 +56,8 @@ class Parts:
             countries=countries,
             facts=facts,
             edge=Edge(settings, salts.for_days, countries.of_address, facts.owner_of),
+            traffic=Traffic(redis),
+            scraper=Scraper(engine, redis, settings, countries),
             consumer=f"flush-{secrets.token_hex(6)}",
         )
 

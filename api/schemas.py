@@ -272,6 +272,10 @@ SCHEMAS: dict[str, Schema] = {
             "dead_letters": COUNT,
             "erased": COUNT,
             "queued": {"type": "integer"},
+            "refusals": {
+                **COUNTS,
+                "description": "Tracking requests, and events of batches, by the error's code.",
+            },
             "gap": YES_OR_NO,
             "balanced": YES_OR_NO,
         }

@@ -7,7 +7,7 @@ from operator import itemgetter
 from flask import Blueprint
 from flask.typing import ResponseReturnValue
 
-from api import bodies, callers
+from api import bodies, callers, metrics
 from api.parts import parts
 from footfall import access, intake
 from footfall.acceptance import LIMITED
@@ -44,6 +44,8 @@ def batch() -> ResponseReturnValue:
         if one.status == "limited"
     ]
     outcomes = Counter(one.outcome for one in taken if one.status != "limited")
+    metrics.refused("invalid", len(found.errors))
+    metrics.refused("limited", len(refused))
     errors = sorted([*found.errors, *refused], key=itemgetter("index"))
     return {"accepted": outcomes.total(), "outcomes": outcomes, "errors": errors}
 

@@ -61,6 +61,14 @@ def authenticate(authorization: str | None, settings: Settings, now: datetime) -
     return _by_token(token, settings, now)
 
 
+def is_metrics_token(authorization: str | None, settings: Settings) -> bool:
+    """Whether an Authorization header's value is the setting's, which opens the metrics and nothing else."""
+    if authorization is None or settings.metrics_token is None:
+        return False
+    wanted = f"Bearer {settings.metrics_token}"
+    return hmac.compare_digest(authorization.strip().encode("utf-8", "surrogatepass"), wanted.encode())
+
+
 def require(caller: Caller | None, *roles: Role) -> Caller:
     """`caller`, known to have one of `roles` (any caller, if none are given).
 

@@ -52,9 +52,14 @@ def cached(
 
 def hit_rate(redis: Redis) -> float | None:
     """The share of answers that were served without computing; None before the first."""
-    counted = cast(dict[bytes, bytes], redis.hgetall(keys.CACHE_TALLY))
-    hits, misses = (int(counted.get(name, 0)) for name in (b"hits", b"misses"))
+    hits, misses = tally(redis)
     return hits / (hits + misses) if hits + misses else None
+
+
+def tally(redis: Redis) -> tuple[int, int]:
+    """How many answers were served without computing, and how many were computed."""
+    counted = cast(dict[bytes, bytes], redis.hgetall(keys.CACHE_TALLY))
+    return int(counted.get(b"hits", 0)), int(counted.get(b"misses", 0))
 
 
 def _cached(

@@ -74,6 +74,11 @@ class CountrySource:
             found["problem"] = self._problem
         return found
 
+    def built_at(self) -> int | None:
+        """When the file was built, in Unix seconds, if there is one that can be read."""
+        reader = self._open()
+        return None if reader is None else reader.metadata().build_epoch
+
     def _tally(self, country: str | None) -> None:
         # without a lock: two threads may lose a tick, and only "none of many" is news
         self._asked += 1

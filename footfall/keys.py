@@ -11,6 +11,7 @@ from uuid import UUID
 TAG = "{footfall}"
 STREAM = f"{TAG}:views"
 LEDGER = f"{TAG}:ledger"  # fields "<day>:<tally>"
+TRAFFIC = f"{TAG}:traffic"  # what the API's processes answered, see `traffic`
 RUN = f"{TAG}:run"  # the Redis process whose counts were last compared with the database
 ASKED = f"{TAG}:asked"  # a sorted set: which answers were asked for, by when
 CACHE_TALLY = f"{TAG}:cache-tally"  # fields hits, misses

@@ -6,16 +6,17 @@ from datetime import date, datetime, tzinfo
 from typing import Any
 
 from redis import Redis
-from sqlalchemy import Connection, bindparam, select, text
+from sqlalchemy import Connection, bindparam, func, select, text
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.types import Date
 
-from footfall import liveness, stream
+from footfall import liveness, stream, traffic
 from footfall.definitions import Seam
 from footfall.schema import Tally
 
 OUTCOMES = ("counted", "bot", "own", "repeat")
 LOST_WITH_THE_ROW = ("duplicates", "dead_letters", "erased")
+BEFORE = date.min  # stands for the days whose own tallies are gone
 
 # Rows by outcome, of the daily rows and of the events that are not in them
 RAW_ROWS = "SELECT day, outcome, count(*) AS events FROM ({events}) AS raw GROUP BY day, outcome"
@@ -25,6 +26,13 @@ DAILY_ROWS = text("""
     FROM daily_stats JOIN entities AS e ON e.id = entity_id AND e.entity_type <> 'site'
     WHERE day = ANY(:days) GROUP BY day
 """).bindparams(bindparam("days", type_=ARRAY(Date)))
+# In one statement, so that every reader finds the tallies either here or there
+DROP_TALLIES = text("""
+    WITH gone AS (DELETE FROM tallies WHERE day < :first AND day > :before RETURNING name, amount)
+    INSERT INTO tallies AS kept (day, name, amount)
+    SELECT :before, name, CAST(sum(amount) AS bigint) FROM gone GROUP BY name
+    ON CONFLICT (day, name) DO UPDATE SET amount = kept.amount + excluded.amount
+""")
 
 
 def ledger(
@@ -48,8 +56,24 @@ def add(connection: Connection, amounts: Mapping[tuple[date, str], int]) -> None
         connection.execute(statement.on_conflict_do_update(index_elements=["day", "name"], set_=more))
 
 
+def drop_tallies_before(connection: Connection, first_kept: date) -> None:
+    """Remove the database's tallies of days before; what they add up to is kept. The caller commits."""
+    connection.execute(DROP_TALLIES, {"first": first_kept, "before": BEFORE})
+
+
+def totals(connection: Connection) -> dict[str, int]:
+    """What the database's tallies add up to, over all days ever: {tally: amount}. It never falls."""
+    query = select(Tally.name, func.sum(Tally.amount).label("amount")).group_by(Tally.name)
+    return {row.name: int(row.amount) for row in connection.execute(query)}
+
+
 def _line(day: date, tallies: Counter[tuple[str, str]], rows: Counter[str], gap: bool) -> dict[str, Any]:
     of_day = {name: tallies[day.isoformat(), name] for name in ("accepted", "settled", *LOST_WITH_THE_ROW)}
+    refusals = {
+        name.removeprefix(traffic.REFUSED): amount
+        for (of, name), amount in sorted(tallies.items())
+        if of == day.isoformat() and name.startswith(traffic.REFUSED)
+    }
     accounted = rows.total() + sum(of_day[name] for name in LOST_WITH_THE_ROW)
     return {
         "date": day.isoformat(),
@@ -60,6 +84,7 @@ def _line(day: date, tallies: Counter[tuple[str, str]], rows: Counter[str], gap:
         "dead_letters": of_day["dead_letters"],
         "erased": of_day["erased"],
         "queued": of_day["accepted"] - of_day["settled"],
+        "refusals": refusals,
         "gap": gap,
         "balanced": of_day["accepted"] == of_day["settled"] == accounted,
     }

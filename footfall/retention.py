@@ -7,9 +7,9 @@ from redis import Redis
 from sqlalchemy import Connection, Engine, delete, select
 from sqlalchemy.exc import OperationalError
 
-from footfall import days, salts, stream
+from footfall import days, ledger, salts, stream
 from footfall.clock import site_day
-from footfall.schema import DailyStats, EventDay, RollupDay, Tally, ViewSlot
+from footfall.schema import DailyStats, EventDay, RollupDay, ViewSlot
 from footfall.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -89,7 +89,7 @@ def _clean_and_held(connection: Connection, day: date) -> bool:
 
 def _drop_daily_rows(connection: Connection, first_kept: date) -> None:
     connection.execute(delete(DailyStats).where(DailyStats.day < first_kept))
-    connection.execute(delete(Tally).where(Tally.day < first_kept))
+    ledger.drop_tallies_before(connection, first_kept)
     # the newest sealed day stays: it tells which days take no events any more
     last = days.last_sealed_day(connection)
     if last is None:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from threading import Lock
 
-from sqlalchemy import Connection, Engine, delete, select
+from sqlalchemy import ColumnElement, Connection, Engine, delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -123,10 +123,18 @@ def delete_expired(connection: Connection, now: datetime, zone: tzinfo) -> int:
 
     The caller commits; may be called twice.
     """
+    return connection.execute(delete(Salt).where(*_expired(now, zone))).rowcount
+
+
+def overdue(connection: Connection, now: datetime, zone: tzinfo) -> int:
+    """How many salts there are that should have been deleted by now."""
+    return connection.scalars(select(func.count()).select_from(Salt).where(*_expired(now, zone))).one()
+
+
+def _expired(now: datetime, zone: tzinfo) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
     limit = now - LIFETIME
     # a day began at or before a moment exactly if it is not after the moment's own day
-    gone = delete(Salt).where(Salt.day <= site_day(limit, zone), Salt.created_at <= limit)
-    return connection.execute(gone).rowcount
+    return Salt.day <= site_day(limit, zone), Salt.created_at <= limit
 
 
 def _read(connection: Connection, days: Iterable[date]) -> dict[date, bytes]:

@@ -46,6 +46,7 @@ class Settings:
     dedup_window: timedelta
     require_sign_in: bool
     demo_site: bool
+    metrics_token: str | None
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, str]) -> "Settings":
@@ -71,6 +72,7 @@ class Settings:
             dedup_window=_dedup_window(values),
             require_sign_in=_boolean(values, "FOOTFALL_REQUIRE_SIGN_IN", True),
             demo_site=_boolean(values, "FOOTFALL_DEMO_SITE", False),
+            metrics_token=_metrics_token(values),
         )
 
 
@@ -148,6 +150,13 @@ def _jwt_secret(values: Mapping[str, str]) -> str | None:
         # RFC 7518, 3.2: a key of at least the hash's size
         raise SettingsError("FOOTFALL_JWT_SECRET must be at least 32 bytes")
     return secret
+
+
+def _metrics_token(values: Mapping[str, str]) -> str | None:
+    token = values.get("FOOTFALL_METRICS_TOKEN") or None
+    if token is not None and not re.fullmatch(r"[!-~]{32,}", token):
+        raise SettingsError("FOOTFALL_METRICS_TOKEN must be at least 32 characters of ASCII, without blanks")
+    return token
 
 
 def _api_key_hashes(values: Mapping[str, str]) -> frozenset[str]:

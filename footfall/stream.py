@@ -38,6 +38,7 @@ SEQUENCE_BITS = 20  # of an entry's number within its millisecond, in the packed
 ID_SLOT = timedelta(hours=24)  # how long an id is answered as it was the first time
 COUNT_KEPT = timedelta(days=30)  # a shown count that nobody raises or reads; it is seeded again when needed
 MOST_VIEW_TYPES = 50  # of one entity: types come from outside
+BEFORE = "before"  # stands for the days whose own tallies are gone; sorts after every day
 
 Tally = Literal["accepted", "settled", "duplicates", "dead_letters", "erased"]
 Counts = Mapping[str, int]  # {view type: views}
@@ -182,10 +183,20 @@ class Pressure:
 
 def backlog(redis: Redis, now: datetime) -> Backlog:
     """How much is unwritten, and for how long the oldest of it has been waiting."""
+    return backlog_and_ledger(redis, now)[0]
+
+
+def backlog_and_ledger(redis: Redis, now: datetime) -> tuple[Backlog, dict[str, int]]:
+    """The backlog and all tallies, {"<day>:<tally>": amount}, of one moment."""
     with redis.pipeline(transaction=True) as transaction:
         transaction.xlen(STREAM_KEY)
         transaction.xrange(STREAM_KEY, "-", "+", count=1)
-        entries, oldest = transaction.execute()
+        transaction.hgetall(LEDGER_KEY)
+        entries, oldest, fields = transaction.execute()
+    return _backlog(entries, oldest, now), _tallies(fields)
+
+
+def _backlog(entries: int, oldest: list[Any], now: datetime) -> Backlog:
     if not oldest:
         return Backlog(entries=0, oldest_seconds=0.0)
     milliseconds = int(oldest[0][0].partition(b"-")[0])
@@ -259,17 +270,16 @@ def forget_idle_consumers(redis: Redis, idle_ms: int = 24 * 3600 * 1000) -> int:
 
 def ledger(redis: Redis) -> dict[str, int]:
     """All tallies, {"<day>:<tally>": amount}."""
-    fields = cast(dict[bytes, bytes], redis.hgetall(LEDGER_KEY))
-    return {name.decode(): int(amount) for name, amount in fields.items()}
+    return _tallies(cast(dict[bytes, bytes], redis.hgetall(LEDGER_KEY)))
 
 
 def drop_tallies_before(redis: Redis, first_kept: date) -> None:
-    """Remove the tallies of days that nobody asks about any more."""
-    # ISO dates sort as text, and a field begins with its day
-    fields = cast(list[bytes], redis.hkeys(LEDGER_KEY))
-    gone = [name for name in fields if name < first_kept.isoformat().encode()]
-    if gone:
-        redis.hdel(LEDGER_KEY, *gone)
+    """Remove the tallies of days that nobody asks about any more; what they add up to is kept."""
+    redis.eval(keys.script("drop_tallies"), 1, LEDGER_KEY, first_kept.isoformat(), BEFORE)
+
+
+def _tallies(fields: Mapping[bytes, bytes]) -> dict[str, int]:
+    return {name.decode(): int(amount) for name, amount in fields.items()}
 
 
 def _own_unfinished(redis: Redis, consumer: str, count: int) -> list[Entry]:

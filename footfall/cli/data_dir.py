@@ -60,6 +60,7 @@ class DataDir:
                 "jwt_secret": secrets.token_urlsafe(48),
                 "api_key": API_KEY_PREFIX + secrets.token_urlsafe(32),
                 "pepper": secrets.token_urlsafe(48),
+                "metrics_token": secrets.token_urlsafe(32),
             }
             _write(self._secrets_file, made)
 
@@ -110,6 +111,8 @@ def _add_secrets(values: dict[str, str], made: Mapping[str, str]) -> None:
         return
     values.setdefault("FOOTFALL_JWT_SECRET", made["jwt_secret"])
     values.setdefault("FOOTFALL_PEPPER", made["pepper"])
+    if "metrics_token" in made:  # not in a folder of an earlier version
+        values.setdefault("FOOTFALL_METRICS_TOKEN", made["metrics_token"])
     if "FOOTFALL_API_KEY_HASHES" not in values:
         digest = hashlib.sha256(made["api_key"].encode()).hexdigest()
         values["FOOTFALL_API_KEY_HASHES"] = digest

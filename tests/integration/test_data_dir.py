@@ -25,7 +25,7 @@ def test_secrets_are_made_once_and_for_the_owner_only(tmp_path: Path) -> None:
     folder.make_secrets()
     assert folder.secrets() == made
     assert stat.S_IMODE((tmp_path / "secrets.json").stat().st_mode) == 0o600
-    assert len(set(made.values())) == 3
+    assert len(set(made.values())) == 4
     other = DataDir(tmp_path / "other")
     with other.locked():
         other.make_secrets()
@@ -47,6 +47,7 @@ def test_the_environment_wins_over_the_folder(tmp_path: Path) -> None:
     ours = {
         "FOOTFALL_JWT_SECRET": "j" * 32,
         "FOOTFALL_PEPPER": "p" * 32,
+        "FOOTFALL_METRICS_TOKEN": "m" * 32,
         "FOOTFALL_API_KEY_HASHES": "0" * 64,
         "FOOTFALL_URL": "https://site.example",
         **STORES,

@@ -378,6 +378,7 @@ def test_a_day_on_which_nothing_happened_balances(site: Site) -> None:
             "dead_letters": 0,
             "erased": 0,
             "queued": 0,
+            "refusals": {},
             "gap": False,
             "balanced": True,
         }
