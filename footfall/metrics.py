@@ -82,7 +82,7 @@ METRICS: Mapping[Name, tuple[Kind, str]] = {
     "footfall_queue_oldest_age_seconds": ("gauge", "Age of the oldest unwritten entry, 0 without one."),
     "footfall_ledger_unbalanced": (
         "gauge",
-        "Of the last 7 closed days, those whose ledger does not balance; looked at every 5 minutes.",
+        "Of the last 3 closed days, those whose ledger does not balance; looked at every 15 minutes.",
     ),
     "footfall_dead_letters": ("gauge", "Rows in dead_letters, counted up to 10000."),
     "footfall_rollups_waiting": (
