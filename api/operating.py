@@ -23,7 +23,8 @@ def ready() -> ResponseReturnValue:
     A missing country source is shown and is no failure: views are counted without it.
     """
     here = parts()
-    found = readiness.check(here.engine, here.redis, here.settings, utc_now())
-    countries = here.countries.describe()
+    now = utc_now()
+    found = readiness.check(here.engine, here.redis, here.settings, now)
+    countries = here.countries.describe(now)
     checks = {**found.checks, "countries": {"ok": "problem" not in countries, **countries}}
     return {"ready": found.ready, "checks": checks}, 200 if found.ready else 503

@@ -74,6 +74,7 @@ def _frame(caller: Caller, chosen: Choice, answer: Answer) -> dict[str, Any]:
         "zone": str(zone),
         "computed_at": panels.moment_name(answer["computed_at"], zone),
         "gap_days": panels.gap_days(daily),
+        "names_dbip": parts().countries.is_dbip(),
         "subject": caller.subject,
         "is_moderator": caller.has("moderator"),
     }

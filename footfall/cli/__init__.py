@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 LAZY_COMMANDS = {
     "demo": ("footfall.cli.demo", "Send sample traffic to a throwaway instance and show the numbers."),
     "demo-data": ("footfall.cli.demo_data", "Fill the database with a month of invented traffic."),
+    "geo": ("footfall.cli.geo", "Know the countries of viewers: `geo install` brings a country file."),
     "replay": ("footfall.cli.replay", "Send the page views of an access log."),
 }
 

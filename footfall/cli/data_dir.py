@@ -24,6 +24,7 @@ class DataDir:
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
         self.logs = self.path / "logs"
+        self.country_file = self.path / "countries.mmdb"  # a link, made by `footfall geo install`
         self._lock_file = self.path / "lock"
         self._secrets_file = self.path / "secrets.json"
         self._run_file = self.path / "run.json"
@@ -82,7 +83,7 @@ class DataDir:
 
 
 def environment(data_dir: Path, base: Mapping[str, str], *, need_stores: bool = True) -> dict[str, str]:
-    """`base` and, for what it does not set, the addresses and secrets of the instance in `data_dir`.
+    """`base` and, for what it does not set, addresses, secrets and country file of the one in `data_dir`.
 
     Besides the settings it has, when they are known, FOOTFALL_URL, where the API listens, and
     FOOTFALL_API_KEY, a key that it accepts. Raises `FootfallError` when the stores are known from
@@ -94,6 +95,8 @@ def environment(data_dir: Path, base: Mapping[str, str], *, need_stores: bool = 
     for name, part in {"FOOTFALL_URL": "api", "DATABASE_URL": "postgres", "REDIS_URL": "redis"}.items():
         if part in parts:
             values.setdefault(name, parts[part]["url"])
+    if folder.country_file.exists():
+        values.setdefault("FOOTFALL_COUNTRY_FILE", str(folder.country_file))
     _add_secrets(values, folder.secrets())
     for name, nowhere in {"DATABASE_URL": "postgresql://", "REDIS_URL": "unix:///dev/null"}.items():
         if not need_stores:

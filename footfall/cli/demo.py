@@ -25,13 +25,14 @@ from urllib.parse import urlsplit
 import click
 
 from footfall.access import make_token
-from footfall.cli import sample
+from footfall.cli import geo, sample
 from footfall.cli.access_log import open_log
 from footfall.cli.data_dir import DataDir, environment
 from footfall.cli.processes import spawn, stop, tail
 from footfall.cli.replay import progress_bar, replay, report, survey
 from footfall.cli.sending import Sender
 from footfall.clock import utc_now
+from footfall.countries import CountryFile
 from footfall.errors import FootfallError
 from footfall.settings import Settings
 
@@ -44,6 +45,7 @@ BAR_CHARACTERS = 30
 START_SECONDS = 90.0
 WRITE_SECONDS = 60.0
 STOP_SECONDS = 90.0
+COUNTRIES_SECONDS = 10.0
 LOOK_SECONDS = 0.1
 TAIL_LINES = 8
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -63,6 +65,7 @@ class Instance:
     folder: Path
     process: subprocess.Popen[bytes]
     environment: Mapping[str, str]
+    country_file: CountryFile | None
 
     @property
     def url(self) -> str | None:
@@ -77,7 +80,7 @@ def command() -> None:
     began = time.monotonic()
     with _ended_in_order(), _throwaway_folder() as folder:
         try:
-            with _instance(folder) as instance:
+            with _instance(folder, _bring_countries(folder)) as instance:
                 _run(instance)
         except Exception as error:
             click.echo(_log_tails(folder / "logs"), err=True)
@@ -93,7 +96,7 @@ def _run(instance: Instance) -> None:
     with _step("replaying the sample log"):
         outcomes += _replay_sample(instance, url)
     with _step("sending live page views"):
-        outcomes += _send_page_loads(url)
+        outcomes += _send_page_loads(url, instance.country_file is not None)
     with _step("waiting until everything is written"):
         _wait(lambda: _queue_length(url) == 0, "the queue to be empty", WRITE_SECONDS)
     with _step("rolling up the closed days"):
@@ -104,8 +107,23 @@ def _run(instance: Instance) -> None:
         stats = _request(url, "GET", path, headers={"Authorization": f"Bearer {token}"})[1]
     click.echo("\n" + _days_table(stats["daily_views"]))
     click.echo("\n" + _pages_table(stats["views_by_page"]))
+    if instance.country_file is not None:
+        click.echo("\n" + _countries_table(stats["views_by_country"], instance.country_file))
     click.echo("\n" + _totals(stats))
     _check(stats, outcomes)
+
+
+def _bring_countries(folder: Path) -> CountryFile | None:
+    """Use the country file that is installed, else what comes quickly, else none."""
+    click.echo(f"- looking for a country file (at most {COUNTRIES_SECONDS:.0f} s)")
+    installed = DataDir(Path(os.environ.get("FOOTFALL_DATA_DIR") or ".footfall")).country_file
+    try:
+        if installed.exists():
+            return geo.install(DataDir(folder), installed)
+        return geo.fetch_and_install(DataDir(folder), COUNTRIES_SECONDS)
+    except (OSError, FootfallError) as error:
+        click.echo(f"    no countries in this demo: {str(error).splitlines()[0]}")
+        return None
 
 
 @contextmanager
@@ -118,8 +136,8 @@ def _throwaway_folder() -> Iterator[Path]:
 
 
 @contextmanager
-def _instance(folder: Path) -> Iterator[Instance]:
-    (folder / "logs").mkdir()
+def _instance(folder: Path, country_file: CountryFile | None) -> Iterator[Instance]:
+    (folder / "logs").mkdir(exist_ok=True)
     # whatever is set belongs to a real instance, whose database is not for sample traffic
     inherited = {
         name: value
@@ -130,7 +148,7 @@ def _instance(folder: Path) -> Iterator[Instance]:
     known = {**inherited, "FOOTFALL_TRUSTED_PROXIES": "1"}
     process = spawn(_footfall("up", folder, "--port", "0"), _up_log(folder), environment=known)
     try:
-        yield Instance(folder, process, known)
+        yield Instance(folder, process, known, country_file)
     finally:
         _ignore_signals()
         stop(process, signal.SIGTERM, patience_seconds=STOP_SECONDS)
@@ -175,7 +193,7 @@ def _started(instance: Instance) -> str | None:
 
 def _replay_sample(instance: Instance, url: str) -> Counter[str]:
     log_file = instance.folder / "sample.log"
-    log_file.write_bytes(b"".join(sample.lines(utc_now())))
+    log_file.write_bytes(b"".join(sample.lines(utc_now(), placed=instance.country_file is not None)))
     sender = Sender(url, DataDir(instance.folder).secrets()["api_key"])
     with open_log(log_file) as log:
         found = survey(log)
@@ -188,10 +206,10 @@ def _replay_sample(instance: Instance, url: str) -> Counter[str]:
     return sent.outcomes
 
 
-def _send_page_loads(url: str) -> Counter[str]:
+def _send_page_loads(url: str, placed: bool) -> Counter[str]:
     outcomes = Counter[str]()
     with progress_bar(LIVE_VIEWS, "  sending") as bar:
-        for load in sample.page_loads(LIVE_VIEWS):
+        for load in sample.page_loads(LIVE_VIEWS, placed=placed):
             body = {"path": load.path} | ({"referrer": load.referrer} if load.referrer else {})
             headers = {"User-Agent": load.user_agent, "X-Forwarded-For": load.address}
             outcome, _ = _request(url, "POST", "/api/track/page-view", body, headers)
@@ -249,6 +267,12 @@ def _pages_table(views_by_page: dict[str, int]) -> str:
     width = max(len(path) for path, _ in top) + 2
     rows = [f"{'page':<{width}}{'views':>8}"]
     return "\n".join(rows + [f"{path:<{width}}{views:>8,}" for path, views in top])
+
+
+def _countries_table(views_by_country: dict[str, int], file: CountryFile) -> str:
+    rows = [f"{'country':<10}{'views':>10}"]
+    rows += [f"{country:<10}{views:>10,}" for country, views in views_by_country.items()]
+    return "\n".join(rows + ["IP to country: DB-IP (https://db-ip.com), CC BY 4.0"] * file.is_dbip)
 
 
 def _totals(stats: dict[str, Any]) -> str:

@@ -114,6 +114,17 @@ REFERRERS = (
     ("android-app://com.google.android.gm/", 2),
 )
 
+# Networks of universities, which have been where they are for decades, and how many of the people are there
+PLACES = (
+    ("131.130.0.0", 20),  # Austria
+    ("130.133.0.0", 30),  # Germany
+    ("130.88.0.0", 16),  # Great Britain
+    ("134.157.0.0", 12),  # France
+    ("129.132.0.0", 8),  # Switzerland
+    ("128.30.0.0", 10),  # United States
+    ("133.11.0.0", 4),  # Japan
+)
+
 # views of an hour of the day (UTC) and of a day of the week, Monday first
 HOURS = (9, 6, 4, 3, 3, 5, 12, 22, 34, 40, 42, 44, 50, 46, 42, 40, 42, 46, 54, 62, 66, 58, 38, 20)
 WEEKDAYS = (1.0, 0.95, 0.9, 0.95, 1.05, 1.45, 1.6)
@@ -160,26 +171,29 @@ class _Visitor:
     pages_a_visit: int  # on average
 
 
-def lines(now: datetime, *, seed: int = SEED, days: int = DAYS, views: int = VIEWS) -> Iterator[bytes]:
+def lines(
+    now: datetime, *, seed: int = SEED, days: int = DAYS, views: int = VIEWS, placed: bool = False
+) -> Iterator[bytes]:
     """An access log in combined format, in order of time, ending before `now` (aware).
 
     It has `views` page views on `days` days in UTC, the current one included, and besides them
-    what a replay skips: files, redirects, errors, forms.
+    what a replay skips: files, redirects, errors, forms. The addresses are those that are reserved for
+    examples and so in no country, or with `placed` made up of networks that are in one.
     """
     chance = random.Random(seed)  # noqa: S311 - sample traffic is no secret
     now = now.astimezone(UTC).replace(microsecond=0)
     crawled = round(views * CRAWLER_SHARE)
-    requests = _visits(chance, now, days, views - crawled, _people(chance), people=True)
-    requests += _visits(chance, now, days, crawled, _crawlers(chance), people=False)
+    requests = _visits(chance, now, days, views - crawled, _people(chance, placed), people=True)
+    requests += _visits(chance, now, days, crawled, _crawlers(chance, placed), people=False)
     requests += [_noise(chance, beside) for beside in chance.sample(requests, views // 3)]
     for request in sorted(requests):
         yield _line(request)
 
 
-def page_loads(n: int, *, seed: int = SEED) -> Iterator[PageLoad]:
+def page_loads(n: int, *, seed: int = SEED, placed: bool = False) -> Iterator[PageLoad]:
     """`n` views as the browsers of the same people would report them now."""
     chance = random.Random(seed + 1)  # noqa: S311 - sample traffic is no secret
-    people = _people(chance)
+    people = _people(chance, placed)
     for _ in range(n):
         visitor = chance.choice(people)
         [path] = chance.choices(pages(), _zipf(len(pages())))
@@ -194,11 +208,11 @@ def pages() -> tuple[str, ...]:
     return (*TOP_PAGES, *articles)
 
 
-def _people(chance: random.Random) -> list[_Visitor]:
+def _people(chance: random.Random, placed: bool) -> list[_Visitor]:
     people = [
         _Visitor(address, user_agent, chance.choice((1, 1, 2, 2, 3, 5)))
         for address, user_agent in zip(
-            _addresses(chance, PEOPLE),
+            _addresses(chance, PEOPLE, placed),
             chance.choices(BROWSERS, BROWSER_WEIGHTS, k=PEOPLE),
             strict=True,
         )
@@ -208,12 +222,16 @@ def _people(chance: random.Random) -> list[_Visitor]:
     return people + [_Visitor(one.address, chance.choice(BROWSERS), 2) for one in shared]
 
 
-def _crawlers(chance: random.Random) -> list[_Visitor]:
-    addresses = _addresses(chance, CRAWLERS)
+def _crawlers(chance: random.Random, placed: bool) -> list[_Visitor]:
+    addresses = _addresses(chance, CRAWLERS, placed)
     return [_Visitor(address, chance.choice(CRAWLER_USER_AGENTS), 4) for address in addresses]
 
 
-def _addresses(chance: random.Random, n: int) -> list[str]:
+def _addresses(chance: random.Random, n: int, placed: bool) -> list[str]:
+    if placed:
+        networks, weights = zip(*PLACES, strict=True)
+        chosen = chance.choices(networks, weights, k=n)
+        return [str(IPv4Address(network) + 1_000 + 7 * place) for place, network in enumerate(chosen)]
     blocks = ("192.0.2.0", "198.51.100.0", "203.0.113.0")
     makers = (
         lambda: IPv4Address(chance.choice(blocks)) + chance.randrange(1, 255),

@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
+from footfall.cli import geo
+from footfall.cli.data_dir import DataDir
 from footfall.clock import utc_now
 from tests.functional.instance import Instance, Process, alive, descendants
 from tests.log_count import (
@@ -26,6 +28,7 @@ from tests.log_count import (
     row_differences,
     stored_rows,
 )
+from tests.unit import mmdb
 from tests.waiting import wait_until
 
 YESTERDAY = utc_now().date() - timedelta(days=1)
@@ -189,13 +192,16 @@ def test_a_wrong_key_is_told(instance: Instance, folder: Path) -> None:
     assert "401" in result.stderr
 
 
-def test_the_demo_shows_numbers_and_leaves_nothing_behind() -> None:
-    with demo() as (process, temporary):
+@pytest.mark.parametrize("countries", [True, False], ids=["countries", "offline"])
+def test_the_demo_shows_numbers_and_leaves_nothing_behind(tmp_path: Path, countries: bool) -> None:
+    with demo(tmp_path if countries else None) as (process, temporary):
         started = watch(process, lambda _: process.poll() is not None)
         output, _ = process.communicate()
         assert process.returncode == 0, output
         assert f"{utc_now().date()}" in output
         assert "/field-notes/" in output
+        assert ("IP to country: DB-IP" in output) is countries
+        assert ("no countries in this demo: npm could not bring" in output) is not countries
         assert len(started) > 6
         assert not alive(started)
         assert list(temporary.iterdir()) == []
@@ -218,12 +224,27 @@ def test_a_demo_that_is_interrupted_leaves_nothing_behind(number: signal.Signals
 
 
 @contextmanager
-def demo() -> Iterator[tuple[subprocess.Popen[str], Path]]:
-    """A demo under way and the folder for its folder; it must not care for the operator's database."""
+def demo(data_dir: Path | None = None) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+    """A demo under way and the folder for its folder; it must not care for the operator's database.
+
+    In `data_dir` a country file is installed; without one it is offline.
+    """
     temporary = Path(tempfile.mkdtemp(prefix="ffd-", dir="/tmp"))
+    programs = Path(tempfile.mkdtemp(prefix="ffd-bin-", dir="/tmp"))
+    (programs / "npm").write_text("#!/bin/sh\nexit 1\n")
+    (programs / "npm").chmod(0o755)
+    if data_dir:
+        mmdb.write(programs / "dbip.mmdb", "8.8.8.8", {"country_code": "US"})
+        geo.install(DataDir(data_dir), programs / "dbip.mmdb")
     process = subprocess.Popen(
         [sys.executable, "-m", "footfall", "demo"],
-        env={**os.environ, "TMPDIR": str(temporary), "DATABASE_URL": "postgresql://not.used/x"},
+        env={
+            **os.environ,
+            "TMPDIR": str(temporary),
+            "DATABASE_URL": "postgresql://not.used/x",
+            "PATH": f"{programs}:{os.environ['PATH']}",
+            "FOOTFALL_DATA_DIR": str(data_dir or temporary / "none"),
+        },
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -234,6 +255,7 @@ def demo() -> Iterator[tuple[subprocess.Popen[str], Path]]:
         process.terminate()
         process.communicate(timeout=90)
         shutil.rmtree(temporary)
+        shutil.rmtree(programs)
 
 
 def watch(process: subprocess.Popen[str], end: Callable[[set[Process]], bool]) -> set[Process]:

@@ -1,7 +1,9 @@
 """The dashboard and its login over HTTP: who gets in, with what, and what the answers let a browser do."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import jwt
 import pytest
@@ -19,6 +21,7 @@ from footfall.schema import Entity
 from footfall.settings import Settings
 from tests.factory import SECRET, make_event, make_settings, store
 from tests.integration.api import API_KEY, API_KEY_HASH, bearer
+from tests.unit import mmdb
 
 SITE = "/mod-dashboard"
 PAGES = (SITE, "/mod-dashboard/book/b1", "/mod-dashboard/page?path=/a/b", "/login", "/mod-dashboard/none/1")
@@ -357,3 +360,17 @@ def test_static_files_are_kept_until_they_change(client: FlaskClient) -> None:
         assert (again.status_code, again.data) == (304, b"")
     assert client.get("/static/../app.py").status_code == 404
     assert client.get("/static/none.css").status_code == 404
+
+
+@pytest.mark.parametrize(("name", "is_named"), [("dbip-country.mmdb", True), ("other.mmdb", False)])
+def test_whose_countries_they_are_is_said_where_they_are_shown_and_only_for_that_file(
+    settings: Settings, client: FlaskClient, tmp_path: Path, name: str, is_named: bool
+) -> None:
+    mmdb.write(tmp_path / name, "8.8.8.8", {"country_code": "US"})
+    link = '<a href="https://db-ip.com" rel="noopener noreferrer">DB-IP</a>'
+    for app in clients(replace(settings, country_file=tmp_path / name)):
+        log_in(app, token("moderator"))
+        for page in (SITE, "/mod-dashboard/book/b1"):
+            assert (link in app.get(page).text) is is_named
+    log_in(client, token("moderator"))
+    assert "db-ip.com" not in client.get(SITE).text

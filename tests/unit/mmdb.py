@@ -13,8 +13,8 @@ MARKER = b"\xab\xcd\xefMaxMind.com"
 Value = str | bytes | dict[str, "Value"]  # bytes: encoded already
 
 
-def write(file: Path, address: str, record: Value) -> None:
-    """Make `file` a country file that knows `address` only."""
+def write(file: Path, address: str, record: Value, built: int = 1, kind: str = "Test") -> None:
+    """Make `file` a country file that knows `address` only; `built` is a Unix time."""
     nodes = 32
     bits = f"{int(IPv4Address(address)):032b}"
     tree = b"".join(_node(depth, bit, nodes) for depth, bit in enumerate(bits))
@@ -22,11 +22,11 @@ def write(file: Path, address: str, record: Value) -> None:
         "node_count": b"\xc4" + nodes.to_bytes(4, "big"),
         "record_size": _uint16(RECORD_BYTES * 8),
         "ip_version": _uint16(4),
-        "database_type": "Test",
+        "database_type": kind,
         "languages": b"\x00\x04",  # an empty array
         "binary_format_major_version": _uint16(2),
         "binary_format_minor_version": _uint16(0),
-        "build_epoch": b"\x08\x02" + (1).to_bytes(8, "big"),
+        "build_epoch": b"\x08\x02" + built.to_bytes(8, "big"),
         "description": {"en": "made by a test"},
     }
     file.write_bytes(tree + bytes(16) + _encode(record) + MARKER + _encode(metadata))
