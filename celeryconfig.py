@@ -34,5 +34,6 @@ beat_schedule = {
     "roll-up-nightly": {"task": "footfall.roll_up", "schedule": crontab(hour="0", minute="10")},
     "catch-up": {"task": "footfall.catch_up", "schedule": 60.0, "options": TICK},
     "refresh-answers": {"task": "footfall.refresh_answers", "schedule": 240.0, "options": TICK},
+    "audit": {"task": "footfall.audit", "schedule": crontab(hour="0", minute="20")},
     "drop-expired": {"task": "footfall.drop_expired", "schedule": crontab(hour="0,6", minute="40")},
 }

@@ -1,10 +1,10 @@
 """The counts that are shown: one integer an entity and view type in Redis, raised by intake and writer.
 
-Nothing lowers them. They are never above the views that were accepted under different ids, and equal the
-database's when the queue is empty.
+They are never above the views that were accepted under different ids, and equal the database's when the
+queue is empty. Nothing lowers them but an operator's word.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import cast
 from uuid import UUID
 
@@ -57,6 +57,33 @@ def shown(redis: Redis, name: Name) -> Counts | None:
     return {field.decode(): int(count) for field, count in fields.items() if field}
 
 
+def shown_of(redis: Redis, names: Sequence[Name]) -> dict[Name, Counts]:
+    """What is shown of each of `names`; those that nobody has asked for yet are left out."""
+    with redis.pipeline(transaction=False) as pipeline:
+        for name in names:
+            pipeline.hgetall(keys.count(*name))
+        found = zip(names, pipeline.execute(), strict=True)
+    return {
+        name: {field.decode(): int(count) for field, count in fields.items() if field}
+        for name, fields in found
+        if b"" in fields
+    }
+
+
+def names_shown(redis: Redis) -> Iterator[list[Name]]:
+    """Everything that a count is shown of, in parts. What is first shown meanwhile may be left out."""
+    batch: list[Name] = []
+    for key in redis.scan_iter(match=f"{keys.TAG}:*:count", count=SCAN_COUNT):
+        entity = redis.hget(key, "")
+        if entity is not None:
+            entity_type, _, external_id = cast(bytes, entity).decode().partition("\0")
+            batch.append((entity_type, external_id))
+        if len(batch) >= SCAN_COUNT:
+            yield batch
+            batch = []
+    yield batch
+
+
 def raise_to(redis: Redis, counts: Mapping[Name, Counts]) -> None:
     """Raise what is shown to `counts` where these are higher. May be called again."""
     with redis.pipeline(transaction=False) as pipeline:
@@ -67,6 +94,24 @@ def raise_to(redis: Redis, counts: Mapping[Name, Counts]) -> None:
         pipeline.execute()
 
 
+def lower(redis: Redis, by: Mapping[Name, Counts]) -> None:
+    """Lower what is shown by `by`, {name: {view type: by how much}}; not for what nobody has asked for yet.
+
+    Only ever because somebody has asked for it: the answers that were given were higher.
+    """
+    with redis.pipeline(transaction=False) as pipeline:
+        for name, by_type in by.items():
+            for view_type, amount in by_type.items():
+                pipeline.eval(keys.script("lower"), 1, keys.count(*name), view_type, amount)
+        pipeline.execute()
+
+
+def raise_stored(engine: Engine, redis: Redis, names: Collection[Name]) -> None:
+    """Raise what is shown of `names` to what the database counts now."""
+    with engine.connect() as connection:
+        raise_to(redis, stored(connection, names))
+
+
 def raise_touched(engine: Engine, redis: Redis, names: Iterable[Name]) -> None:
     """After a commit: raise what is shown of the entities whose events were in it.
 
@@ -74,8 +119,7 @@ def raise_touched(engine: Engine, redis: Redis, names: Iterable[Name]) -> None:
     """
     touched = {name for name in names if name[0] != PAGE.name}  # nobody shows a live count of a page
     if touched:
-        with engine.connect() as connection:
-            raise_to(redis, stored(connection, touched))
+        raise_stored(engine, redis, touched)
 
 
 def raise_noted(engine: Engine, redis: Redis) -> None:
@@ -121,18 +165,5 @@ def forget_taken(redis: Redis, events: Iterable[ViewEvent]) -> None:
 
 def _raise_all(engine: Engine, redis: Redis) -> None:
     """Whatever is shown: a Redis that came back from an older state may show less than is stored."""
-    batch: list[Name] = []
-    for key in redis.scan_iter(match=f"{keys.TAG}:*:count", count=SCAN_COUNT):
-        entity = redis.hget(key, "")
-        if entity is not None:
-            entity_type, _, external_id = cast(bytes, entity).decode().partition("\0")
-            batch.append((entity_type, external_id))
-        if len(batch) >= SCAN_COUNT:
-            _raise_stored(engine, redis, batch)
-            batch = []
-    _raise_stored(engine, redis, batch)
-
-
-def _raise_stored(engine: Engine, redis: Redis, names: Collection[Name]) -> None:
-    with engine.connect() as connection:
-        raise_to(redis, stored(connection, names))
+    for names in names_shown(redis):
+        raise_stored(engine, redis, names)

@@ -11,7 +11,7 @@ a day that was never rolled up it is all; a day that is still going on has some 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
@@ -86,11 +86,13 @@ SEAM = text("""
 @dataclass(frozen=True, slots=True)
 class Seam:
     """Where the numbers of some days come from: `rolled` days have daily rows that count, and of `raw`
-    days the events with a higher version than the one given count (all of them for -1).
+    days the events with a higher version than the one given count (all of them for -1), up to the version
+    in `until`, if there is one.
     """
 
     rolled: tuple[date, ...]
     raw: Mapping[date, int]
+    until: Mapping[date, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, connection: Connection, days: Sequence[date]) -> "Seam":
@@ -104,15 +106,20 @@ class Seam:
         """The raw events, as a query; a branch a day, so that each finds its partition and its index."""
         branches = (
             f"SELECT * FROM view_events WHERE day = :day_{n} AND version > :after_{n}"  # noqa: S608
-            for n in range(len(self.raw))
+            f"{f' AND version <= :until_{n}' if day in self.until else ''}"
+            for n, day in enumerate(self.raw)
         )
         return " UNION ALL ".join(branches) or "SELECT * FROM view_events WHERE false"
 
     @property
     def parameters(self) -> dict[str, Any]:
         """What `events` names."""
-        pairs = enumerate(self.raw.items())
-        return {name: value for n, (d, v) in pairs for name, value in ((f"day_{n}", d), (f"after_{n}", v))}
+        found: dict[str, Any] = {}
+        for n, (day, after) in enumerate(self.raw.items()):
+            found |= {f"day_{n}": day, f"after_{n}": after}
+            if day in self.until:
+                found[f"until_{n}"] = self.until[day]
+        return found
 
     @property
     def seen(self) -> str:

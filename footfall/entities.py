@@ -64,6 +64,14 @@ def find(connection: Connection, entity_type: str, external_id: str) -> EntityRo
     ).one_or_none()
 
 
+def deleted(connection: Connection, names: Collection[Name]) -> set[Name]:
+    """Those of `names` that the host site has deleted."""
+    query = select(Entity.entity_type, Entity.external_id).where(
+        tuple_(Entity.entity_type, Entity.external_id).in_(list(names)), Entity.deleted_at.is_not(None)
+    )
+    return {(row.entity_type, row.external_id) for row in connection.execute(query)}
+
+
 class Facts:
     """What the host site has told of entities: asked of the database each time, so that it is never old,
     and remembered for when the database is away.

@@ -10,7 +10,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import Engine, func, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from footfall import rollup, schema_check, stream
+from footfall import rollup, schema_check, stream, verify
 from footfall.clock import site_day
 from footfall.schema import RollupDay
 from footfall.settings import Settings
@@ -30,16 +30,21 @@ class Readiness:
 
 
 def check(engine: Engine, redis: Redis, settings: Settings, now: datetime) -> Readiness:
-    """Look at the database, its schema, Redis, the queue and the rollup. Never raises for a store away."""
+    """Look at the stores, the schema, the queue, the rollup and the last audit.
+
+    Never raises for a store that is away.
+    """
     checks = {
         "database": _guarded(lambda: _database(engine)),
         "redis": _guarded(lambda: _redis(redis)),
         "schema": _guarded(lambda: _schema(engine)),
         "queue": _guarded(lambda: _queue(redis, now)),
         "rollup": _guarded(lambda: _rollup(engine, settings, now)),
+        "audit": _guarded(lambda: _audit(engine)),
     }
     # Without Redis, views go straight to the database; a late rollup costs readers nothing, because unclean
-    # days are read from the raw events. Both are shown and keep nobody away.
+    # days are read from the raw events; what an audit found is there already. All are shown and keep nobody
+    # away.
     needed = ["database", "schema", *(["queue"] if checks["redis"]["ok"] else [])]
     return Readiness(ready=all(checks[name]["ok"] for name in needed), checks=checks)
 
@@ -92,3 +97,14 @@ def _rollup(engine: Engine, settings: Settings, now: datetime) -> Check:
         "last": last.isoformat() if last else None,
         "waiting_days": [day.isoformat() for day in waiting],
     }
+
+
+def _audit(engine: Engine) -> Check:
+    with engine.connect() as connection:
+        last = verify.last(connection)
+    if last is None:
+        return {"ok": True, "last": None}
+    found: Check = {"ok": last.ok, "last": last.audited_at.isoformat(), "differences": last.found}
+    if not last.ok:
+        found["problem"] = "numbers that should be the same are not; see which with `footfall verify`"
+    return found

@@ -20,7 +20,7 @@ from sqlalchemy import (
     Uuid,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 PARTITION_PREFIX = "view_events_"
@@ -285,3 +285,17 @@ class DeadLetter(Base):
     detail: Mapped[str]
     payload: Mapped[bytes]  # the event's envelope; it never held anything personal
     created_at: Mapped[datetime]
+
+
+class Audit(Base):
+    """What `footfall.verify` found, the latest runs."""
+
+    __tablename__ = "audits"
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    audited_at: Mapped[datetime]
+    days: Mapped[list[date]] = mapped_column(ARRAY(Date))  # whose daily rows were compared
+    not_looked_at: Mapped[list[str]] = mapped_column(JSONB)  # and why
+    found: Mapped[int]  # how many differences
+    differences: Mapped[list[dict[str, Any]]] = mapped_column(JSONB)  # the first of them
+    ok: Mapped[bool]

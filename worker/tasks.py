@@ -9,7 +9,7 @@ from celery.worker import state
 from redis import Redis
 from sqlalchemy import Engine
 
-from footfall import retention, rollup, stream, writer
+from footfall import retention, rollup, stream, verify, writer
 from footfall.answers import Answers
 from footfall.clock import site_day, utc_now
 from footfall.database import make_engine
@@ -69,6 +69,13 @@ def catch_up() -> None:
     settings, engine, _ = stores()
     now = utc_now()
     rollup.catch_up(engine, site_day(now, settings.time_zone), now)
+
+
+@app.task(name="footfall.audit")
+def audit() -> None:
+    """Nightly: compare everything that is stored, while the day that is to be dropped is still there."""
+    settings, engine, redis = stores()
+    verify.audit(engine, redis, settings, utc_now())
 
 
 @app.task(name="footfall.drop_expired")

@@ -19,6 +19,7 @@ LAZY_COMMANDS = {
     "demo-data": ("footfall.cli.demo_data", "Fill the database with a month of invented traffic."),
     "geo": ("footfall.cli.geo", "Know the countries of viewers: `geo install` brings a country file."),
     "replay": ("footfall.cli.replay", "Send the page views of an access log."),
+    "verify": ("footfall.cli.verify", "Check that everything stored says the same."),
 }
 
 data_dir_option = click.option(

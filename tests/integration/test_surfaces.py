@@ -23,7 +23,7 @@ from sqlalchemy import Engine, text
 
 from api.app import create_app
 from api.parts import KEY
-from footfall import counts, retention, rollup, writer
+from footfall import counts, retention, rollup, verify, writer
 from footfall.acceptance import Acceptance
 from footfall.clock import site_day
 from footfall.entities import Name
@@ -68,6 +68,7 @@ STEPS = st.lists(
         st.tuples(st.just("roll forward"), st.integers(0, 2), st.just(0)),
         st.tuples(st.just("catch up"), st.just(0), st.just(0)),
         st.tuples(st.just("drop expired"), st.just(0), st.just(0)),
+        st.tuples(st.just("verify"), st.just(0), st.just(0)),
         st.tuples(st.just("look"), st.integers(1, 10), st.integers(0, 9)),
     ),
     min_size=8,  # shorter stories tell nothing: days have to pass with something in them
@@ -117,6 +118,8 @@ class World:
             rollup.catch_up(self.engine, self._today(), now)
         elif what == "drop expired":
             self._drop_expired()
+        elif what == "verify":
+            self._verify()
         elif what == "look":
             self.look(min(amount, self.settings.daily_retention_days), chance)
 
@@ -194,6 +197,12 @@ class World:
         sealed = retention.drop_expired(self.engine, self.redis, self.settings, self.now)
         self.sealed = max([self.sealed, *sealed])
 
+    def _verify(self) -> None:
+        """Whatever is half done: nothing that is stored contradicts anything else."""
+        verdict = verify.audit(self.engine, self.redis, self.settings, self.now)
+        assert verdict.differences == []
+        assert not verdict.not_looked_at or self.queued, verdict.not_looked_at
+
     def look(self, days: int, chance: random.Random) -> None:
         """Compare every surface with the plain count, over `days` days."""
         self._look_at_entities(days, chance)
@@ -205,6 +214,7 @@ class World:
             self._look_at_top(kind, period, chance.choice(VIEW_TYPES[:2]), chance.choice([1, 20, 100]))
         self._look_at_counters()
         self._look_at_ledger(days)
+        self._verify()
 
     def _look_at_entities(self, days: int, chance: random.Random) -> None:
         plain = self.plain
@@ -321,6 +331,7 @@ def postgres(
     """The servers, which each example empties."""
     # Redis stamps its entries by the real clock
     monkeypatch.setattr(retention, "OLDEST_ENTRY", timedelta(days=100_000))
+    monkeypatch.setattr(verify, "WRITTEN_SECONDS", 0)  # nobody writes but a step
     return settings, engine, redis
 
 
