@@ -143,18 +143,18 @@ class Scraper:
         """All there is to say now. Never raises for a store that is away; takes 3 seconds at the most."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         reports = {name: questions.ask(now, PATIENCE_SECONDS) for name, questions in self._stores.items()}
-        found = list(self._own())
+        found = list(self._own(now))
         for name, report in reports.items():
             found += _of_store(name, report.wait(deadline))
         if all(report.answered for report in reports.values()):
             found += self._both.ask(now, PATIENCE_SECONDS).wait(deadline).samples[:]
         return found
 
-    def _own(self) -> Iterator[Sample]:
+    def _own(self, now: datetime) -> Iterator[Sample]:
         yield Sample("footfall_build_info", 1, {"version": version("footfall")})
         yield Sample("footfall_redis_enabled", int(self._settings.redis_enabled))
         yield Sample("footfall_queue_limit_entries", self._settings.queue_limit_entries)
-        countries = self._countries.describe()
+        countries = self._countries.describe(now)
         yield Sample("footfall_country_source_info", 1, {"source": str(countries["source"])})
         yield Sample("footfall_country_problem", int("problem" in countries))
         built_at = self._countries.built_at()
