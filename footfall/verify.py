@@ -308,6 +308,10 @@ def _ledger(engine: Engine, redis: Redis, settings: Settings, verdict: Verdict) 
 
     today = site_day(verdict.audited_at, settings.time_zone)
     closed = lines(days_back(today, settings.daily_retention_days)[:-1])
+    unknown = [day for day, line in closed.items() if _is_unknown(line)]
+    if unknown:
+        verdict.not_looked_at.append(f"ledger of {_spoken(unknown)}: Redis is newer than these days")
+    closed = {day: line for day, line in closed.items() if day not in unknown}
     verdict.looked_at["ledger"] = len(closed)
     suspects = _unbalanced(closed)
     for _ in range(LOOKS):
@@ -324,6 +328,11 @@ def _ledger(engine: Engine, redis: Redis, settings: Settings, verdict: Verdict) 
         suspects = _unbalanced({day: line for day, line in suspects.items() if not found[day]})
     if suspects:
         verdict.not_looked_at.append(f"ledger of {_spoken(suspects)}: new events came at every look")
+
+
+def _is_unknown(line: Line) -> bool:
+    """Whether Redis has never heard of a day that has rows: it was replaced, or a backup was restored."""
+    return bool(line["accepted"] == line["settled"] == 0 and sum(line["rows"].values()))
 
 
 def _unbalanced(lines: Mapping[date, Line]) -> dict[date, Line]:

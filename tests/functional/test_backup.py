@@ -39,6 +39,8 @@ def test_a_restored_backup_has_the_same_numbers_and_goes_on(folder: Path) -> Non
 
     with restored(folder / "new", dump, secrets) as new:
         assert numbers(new) == before
+        verified = new.cli("verify")
+        assert verified.returncode == 0, verified.stdout + verified.stderr
         view(new, 5)
         after = numbers(new)
         assert after["course"] == VIEWS + 5
@@ -54,7 +56,8 @@ def restored(data_dir: Path, dump: Path, secrets: bytes) -> Iterator[Instance]:
     (data_dir / "secrets.json").chmod(0o600)
     with Instance(data_dir).running() as empty:
         url = empty.run["postgres"]["url"]
-        program("pg_restore", "--clean", "--if-exists", "--single-transaction", f"--dbname={url}", str(dump))
+        program("psql", "--quiet", "--command=DROP SCHEMA public CASCADE; CREATE SCHEMA public", url)
+        program("pg_restore", "--single-transaction", "--no-owner", f"--dbname={url}", str(dump))
     with Instance(data_dir).running() as instance:
         yield instance
 

@@ -159,7 +159,7 @@ def test_days_that_are_sealed_stay_as_they_are(run: Run, engine: Engine) -> None
     yesterday = TODAY - timedelta(days=1)
     with engine.begin() as connection:
         connection.execute(
-            text("INSERT INTO event_days (day, version, sealed_at) VALUES (:day, 1, :now)"),
+            text("INSERT INTO event_days VALUES (:day, 1, :now, 0)"),
             {"day": yesterday, "now": NOW},
         )
     done = run("--days", "3", "--force")

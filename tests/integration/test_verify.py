@@ -228,6 +228,17 @@ def test_a_ledger_that_does_not_balance_is_found(history: None, look: Look, redi
     assert look().ok
 
 
+def test_a_new_redis_knows_nothing_of_the_days_before_which_is_said_and_no_difference(
+    history: None, look: Look, redis: Redis
+) -> None:
+    redis.flushall()
+    found = look()
+    assert found.ok
+    assert [about for about in found.not_looked_at if "Redis is newer" in about] == [
+        f"ledger of {SEALED}, {YESTERDAY}: Redis is newer than these days"
+    ]
+
+
 def test_a_shown_count_that_is_behind_is_found_and_raised(history: None, look: Look, redis: Redis) -> None:
     redis.hset(keys.count(*BOOK), "card_view", 2)
     assert look().differences == [Difference("shown count", "card_view", 2, 4, None, *BOOK)]
