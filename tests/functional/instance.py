@@ -106,6 +106,10 @@ class Instance:
     def api_key(self) -> str:
         return str(json.loads((self.data_dir / "secrets.json").read_text())["api_key"])
 
+    @property
+    def metrics_token(self) -> str:
+        return str(json.loads((self.data_dir / "secrets.json").read_text())["metrics_token"])
+
     def cli(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run a command of footfall on this instance."""
         return subprocess.run(

@@ -17,6 +17,7 @@ from sqlalchemy.exc import OperationalError
 
 from footfall.cli.embedded import Postgres, Redis, Server, socket_folder
 from tests.functional.instance import Instance, Reply, alive, descendants, start_time
+from tests.prometheus_text import Scrape, parse
 from tests.waiting import wait_until
 
 PARTS = ["api", "worker", "upkeep", "beat", "postgres", "redis"]
@@ -54,6 +55,26 @@ def test_secrets_are_readable_by_the_owner_only(instance: Instance) -> None:
 def test_a_view_becomes_a_row(instance: Instance) -> None:
     track(instance, "/a-view")
     wait_until(lambda: views(instance, "/a-view") == 1, "the view's row")
+
+
+def test_metrics_tell_prometheus_what_was_taken_and_what_was_refused(instance: Instance) -> None:
+    def metrics() -> Scrape:
+        reply = instance.get("/metrics", {"Authorization": f"Bearer {instance.metrics_token}"})
+        assert reply.status == 200
+        return parse(reply.body.decode())
+
+    def refused() -> float:
+        return metrics().value("footfall_refusals_total", reason="invalid") or 0
+
+    before = refused()
+    track(instance, "/counted")
+    assert instance.post("/api/track/page-view", {"path": "no path"}).status == 400
+    wait_until(lambda: refused() == before + 1, "the refusal to be flushed")
+    found = metrics()
+    assert found.by("footfall_up", "store") == {"redis": 1, "postgresql": 1}
+    assert found.by("footfall_scrape_problems", "store") == {}
+    assert (found.value("footfall_events_accepted_total", way="redis") or 0) >= 1
+    assert instance.get("/metrics").status == 401
 
 
 def test_a_second_up_on_the_same_folder_is_refused(instance: Instance) -> None:
