@@ -271,6 +271,20 @@ class DailyStats(Base):
     views_by_hour_authenticated: Mapped[dict[str, Any]]
 
 
+class Adoption(Base):
+    """How much of a number of another site's table is counted here already, so that only more is added."""
+
+    __tablename__ = "adoptions"
+    __table_args__ = (UniqueConstraint("source", "entity_id", "part", "value"),)
+    __mapper_args__ = {"primary_key": ["source", "entity_id", "part", "value"]}
+
+    source: Mapped[str]  # a fingerprint of the database, and its table
+    entity_id: Mapped[int] = mapped_column(ForeignKey("entities.id", ondelete="CASCADE"))
+    part: Mapped[str]  # what was counted: the total, a breakdown of a day
+    value: Mapped[str]  # under which it was counted: a view type, a country
+    count: Mapped[int] = mapped_column(BigInteger)
+
+
 class DeadLetter(Base):
     """An event that cannot be stored, and why. Unique by its place in the stream: read twice, kept once."""
 

@@ -21,6 +21,7 @@ REQUIRED_UNIQUE = {
     "view_slots": ("name",),
     "shown_behind": ("entity_id", "view_type"),
     "tallies": ("day", "name"),
+    "adoptions": ("source", "entity_id", "part", "value"),
 }
 
 # pg_index and not only information_schema: an index can exist and be invalid, partial or on an expression

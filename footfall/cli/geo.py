@@ -78,7 +78,8 @@ def install(folder: DataDir, source: Path) -> CountryFile:
     Raises `FootfallError` when it is no country file; then nothing has changed.
     """
     files = folder.path / "countries"
-    files.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    files.mkdir(exist_ok=True)
     name = source.resolve().name.removesuffix(".gz")  # it says whose file it is, and what is read is a link
     with _alone(files), _unfinished(files / f".{name}.part") as fresh:
         _copy(source, fresh)
