@@ -1,14 +1,14 @@
 """What was taken over from another site's tables
 
 Revision ID: 20261121_adoptions
-Revises: 20261121_forward
+Revises: 20261121_audits
 """
 
 import sqlalchemy as sa
 from alembic import op
 
 revision = "20261121_adoptions"
-down_revision = "20261121_forward"
+down_revision = "20261121_audits"
 branch_labels = None
 depends_on = None
 
