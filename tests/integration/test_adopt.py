@@ -13,7 +13,7 @@ from freezegun import freeze_time
 from redis import Redis
 from sqlalchemy import Connection, Engine, create_engine, text
 
-from footfall import adoption, days, entities, host, ledger, retention, rollup, stats, stream
+from footfall import adoption, days, entities, host, ledger, retention, rollup, stats, stream, verify
 from footfall.cli import main
 from footfall.database import read_snapshot
 from footfall.settings import Settings
@@ -112,8 +112,10 @@ def adopt(
 
 
 @pytest.fixture(autouse=True)
-def balanced(engine: Engine, redis: Redis) -> Iterator[None]:
-    """After each test: every count is what was sealed and the raw rows, and every day's ledger balances."""
+def balanced(engine: Engine, redis: Redis, settings: Settings) -> Iterator[None]:
+    """After each test: every count is what was sealed and the raw rows, every day's ledger balances, and the
+    audit finds nothing.
+    """
     yield
     query = text("""
         SELECT c.entity_id, c.view_type, c.count, c.sealed, count(v.id) AS raw
@@ -126,6 +128,7 @@ def balanced(engine: Engine, redis: Redis) -> Iterator[None]:
         assert connection.execute(query).all() == []
         lines = ledger.ledger(connection, redis, span.days, NOW, UTC)
     assert [line for line in lines if not line["balanced"]] == []
+    assert verify.audit(engine, redis, settings, NOW).differences == []
 
 
 def counters(engine: Engine) -> dict[tuple[str, str, str], int]:
