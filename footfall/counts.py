@@ -10,11 +10,13 @@ from uuid import UUID
 
 from redis import Redis
 from sqlalchemy import Connection, Engine, text
+from sqlalchemy.dialects.postgresql import insert
 
 from footfall import keys
 from footfall.content_types import PAGE
 from footfall.entities import Name
 from footfall.event import ViewEvent
+from footfall.schema import ShownBehind
 from footfall.stream import Counts
 
 SCAN_COUNT = 1_000
@@ -120,6 +122,21 @@ def raise_touched(engine: Engine, redis: Redis, names: Iterable[Name]) -> None:
     touched = {name for name in names if name[0] != PAGE.name}  # nobody shows a live count of a page
     if touched:
         raise_stored(engine, redis, touched)
+
+
+def note_behind(connection: Connection, counters: Iterable[tuple[int, str]]) -> None:
+    """Note that these counters, of (entity, view type), were raised past Redis: the next tick raises what is
+    shown of them. The caller commits.
+    """
+    rows = [
+        {"entity_id": entity_id, "view_type": view_type} for entity_id, view_type in sorted(set(counters))
+    ]
+    if rows:
+        note = insert(ShownBehind)
+        # also if it stands there already: held until the commit, so that no tick takes the note before it
+        key = ["entity_id", "view_type"]
+        again = note.on_conflict_do_update(index_elements=key, set_={"view_type": note.excluded.view_type})
+        connection.execute(again, rows)
 
 
 def raise_noted(engine: Engine, redis: Redis) -> None:

@@ -133,13 +133,23 @@ def ensure(
     new_pages = [name for name in unknown if name[0] == PAGE.name]
     overflow = new_pages[_room(connection, PAGE.name, now, settings) :] if new_pages else []
     _insert(connection, set(unknown) - set(overflow), now)
-    keys = _keys(connection, names)
+    found = keys(connection, names)
     if overflow:
         _insert(connection, _unknown(connection, [(PAGE.name, OVERFLOW_PAGE)]), now)
-        keys |= dict.fromkeys(
-            overflow, _keys(connection, [(PAGE.name, OVERFLOW_PAGE)])[PAGE.name, OVERFLOW_PAGE]
+        found |= dict.fromkeys(
+            overflow, keys(connection, [(PAGE.name, OVERFLOW_PAGE)])[PAGE.name, OVERFLOW_PAGE]
         )
-    return keys
+    return found
+
+
+def keys(connection: Connection, names: Collection[Name]) -> dict[Name, int]:
+    """The keys of those of `names` that live."""
+    if not names:
+        return {}
+    query = select(Entity.entity_type, Entity.external_id, Entity.id).where(
+        tuple_(Entity.entity_type, Entity.external_id).in_(list(names)), Entity.deleted_at.is_(None)
+    )
+    return {(row.entity_type, row.external_id): row.id for row in connection.execute(query)}
 
 
 def over_cap(connection: Connection, names: Collection[Name], now: datetime, settings: Settings) -> set[Name]:
@@ -174,10 +184,3 @@ def _insert(connection: Connection, names: Collection[Name], now: datetime) -> N
             for entity_type, external_id in sorted(names)
         ]
         connection.execute(insert(Entity).on_conflict_do_nothing(), rows)
-
-
-def _keys(connection: Connection, names: Collection[Name]) -> dict[Name, int]:
-    query = select(Entity.entity_type, Entity.external_id, Entity.id).where(
-        tuple_(Entity.entity_type, Entity.external_id).in_(list(names)), Entity.deleted_at.is_(None)
-    )
-    return {(row.entity_type, row.external_id): row.id for row in connection.execute(query)}

@@ -20,7 +20,7 @@ from footfall import counts, entities, keys, ledger, stream, writer
 from footfall.content_types import OTHER_VIEW_TYPE, PAGE
 from footfall.entities import Name
 from footfall.event import EPOCH, Outcome, View, ViewEvent
-from footfall.schema import Entity, ShownBehind, ViewEventRow, ViewSlot
+from footfall.schema import Entity, ViewEventRow, ViewSlot
 from footfall.settings import Settings
 from footfall.stream import Counts, Taken
 
@@ -89,7 +89,9 @@ def _take(connection: Connection, settings: Settings, views: Sequence[View], now
     for view, answer in zip(views, answers, strict=True):
         if answer.status == "taken" and view.has_clients_id and view.event.name in ids:
             _remember(connection, view, answer, ids[view.event.name], now)
-    _note_behind(connection, {ids[name]: by_type for name, by_type in after.items() if name in ids})
+    counts.note_behind(
+        connection, [(ids[name], view_type) for name in after if name in ids for view_type in after[name]]
+    )
     return answers
 
 
@@ -191,20 +193,6 @@ def _remember(connection: Connection, view: View, answer: Taken, entity_id: int,
     }
     statement = insert(ViewSlot).values(name=_id_name(view.event.id), **values)
     connection.execute(statement.on_conflict_do_update(index_elements=["name"], set_=values))
-
-
-def _note_behind(connection: Connection, counters: Mapping[int, Counts]) -> None:
-    rows = [
-        {"entity_id": entity_id, "view_type": view_type}
-        for entity_id, by_type in sorted(counters.items())
-        for view_type in sorted(by_type)
-    ]
-    if rows:
-        note = insert(ShownBehind)
-        # also if it stands there already: held until the commit, so that no tick takes the note before it
-        key = ["entity_id", "view_type"]
-        again = note.on_conflict_do_update(index_elements=key, set_={"view_type": note.excluded.view_type})
-        connection.execute(again, rows)
 
 
 def _id_name(event_id: UUID) -> bytes:

@@ -293,11 +293,12 @@ class DeadLetter(Base):
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
     entry: Mapped[int] = mapped_column(BigInteger)
-    position: Mapped[int]  # within the entry
-    day: Mapped[date | None]
+    position: Mapped[int]  # within the entry; -1: the entry as a whole could not be read
+    day: Mapped[date | None]  # None: the event could not be read, and stands in no tally
     reason: Mapped[str]
     detail: Mapped[str]
-    payload: Mapped[bytes]  # the event's envelope; it never held anything personal
+    payload: Mapped[bytes]  # the event's envelope, or the entry's if it has no day; nothing personal
+    outcome: Mapped[str | None]  # of an entry that could not be read: decided after its envelope was made
     created_at: Mapped[datetime]
 
 

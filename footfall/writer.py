@@ -31,6 +31,7 @@ BATCH_EVENTS = 5_000  # a transaction's size: larger ones gain little and hold t
 DRAIN_SECONDS = 20.0  # then the next tick goes on, so that a stop never waits for a long queue
 ATTEMPTS = 3  # of a transaction that a deadlock or a serialisation failure ended
 RETRYABLE = {"40P01", "40001"}
+WHOLE_ENTRY = -1  # the place of an entry that could not be told apart into events
 DAYS_AHEAD = 2  # clocks ahead, and zones ahead of UTC, reach tomorrow; nothing honest reaches further
 
 Result = TypeVar("Result")
@@ -107,7 +108,8 @@ class Incoming:
     entry: int
     position: int
     event: ViewEvent | Unreadable
-    payload: bytes  # the entry's, kept as evidence when the event could not be read
+    payload: bytes  # the entry's, kept when the event could not be read, for code that can
+    outcome: Outcome | None = None  # the entry's; what is readable holds it already
 
 
 class Good(NamedTuple):
@@ -228,15 +230,20 @@ def events_of(entry: stream.Entry) -> list[ViewEvent]:
     return [one.event for one in _incoming(entry) if isinstance(one.event, ViewEvent)]
 
 
-def _incoming(entry: stream.Entry) -> list[Incoming]:
+def incoming(number: int, payload: bytes, outcome: Outcome | None) -> list[Incoming]:
+    """What is to be written of an envelope that came under that number, with the outcome beside it."""
     try:
-        events = decode(entry.payload)
+        events = decode(payload)
     except Unreadable as error:
-        events = [error]
+        return [Incoming(number, WHOLE_ENTRY, error, payload, outcome)]
     return [
-        Incoming(entry.number, position, _decided(event, entry.outcome), entry.payload)
+        Incoming(number, position, _decided(event, outcome), payload, outcome)
         for position, event in enumerate(events)
     ]
+
+
+def _incoming(entry: stream.Entry) -> list[Incoming]:
+    return incoming(entry.number, entry.payload, entry.outcome)
 
 
 def _decided(event: ViewEvent | Unreadable, outcome: Outcome | None) -> ViewEvent | Unreadable:
@@ -382,6 +389,7 @@ def _park(connection: Connection, one: Incoming, reason: str, detail: str, now: 
             reason=reason,
             detail=detail,
             payload=encode([one.event]) if isinstance(one.event, ViewEvent) else one.payload,
+            outcome=None if known else one.outcome,
             created_at=now,
         )
         .on_conflict_do_nothing(index_elements=["entry", "position"])

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 # Commands with modules of their own: where they are, and the help of the list without importing them
 LAZY_COMMANDS = {
     "adopt": ("footfall.cli.adopt", "Take over the view counts of another site's tables."),
+    "dead-letters": (
+        "footfall.cli.dead_letters",
+        "Look at events that could not be stored; store or drop them.",
+    ),
     "demo": ("footfall.cli.demo", "Send sample traffic to a throwaway instance and show the numbers."),
     "demo-data": ("footfall.cli.demo_data", "Fill the database with a month of invented traffic."),
     "geo": ("footfall.cli.geo", "Know the countries of viewers: `geo install` brings a country file."),
