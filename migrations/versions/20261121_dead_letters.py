@@ -1,14 +1,14 @@
 """Dead letters that could not be read keep what was decided about them, so that they can be replayed
 
 Revision ID: 20261121_dead_letters
-Revises: 20261121_audits
+Revises: 20261121_adoptions
 """
 
 import sqlalchemy as sa
 from alembic import op
 
 revision = "20261121_dead_letters"
-down_revision = "20261121_audits"
+down_revision = "20261121_adoptions"
 branch_labels = None
 depends_on = None
 
