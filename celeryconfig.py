@@ -4,11 +4,12 @@ import os
 
 from celery.schedules import crontab
 
+from footfall.keys import CELERY_PREFIX
 from footfall.settings import celery_broker_url
 
 broker_url = celery_broker_url(os.environ.get("REDIS_URL", ""))
 broker_connection_retry_on_startup = True
-broker_transport_options = {"global_keyprefix": "footfall-celery:"}
+broker_transport_options = {"global_keyprefix": CELERY_PREFIX}
 
 # A tick carries nothing: the next tick is the retry, so nothing is redelivered and no result is kept
 task_ignore_result = True

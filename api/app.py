@@ -25,7 +25,7 @@ from api import (
     tracking,
 )
 from api.dashboard import routes
-from footfall import logs, user_agents
+from footfall import logs, schema_check, user_agents
 from footfall.settings import Settings
 
 
@@ -45,7 +45,8 @@ class JSONResponse(Response):
 def create_app(settings: Settings | None = None) -> Flask:
     """The application for `settings`, or for the environment's, with logging configured, when None.
 
-    Opens no connection. Raises `SettingsError`.
+    For given settings it opens no connection. For the environment's it looks whether the schema is the one
+    that this code writes to, and gives signs of life from then on. Raises `SettingsError`, `SchemaError`.
     """
     is_served = settings is None
     if settings is None:
@@ -70,6 +71,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     user_agents.warm_up()
     _trust_proxies(app, settings.trusted_proxies)
     if is_served:
+        schema_check.require_at_start(parts.of(app).engine)
         heartbeat.start(parts.of(app).engine)
         parts.of(app).traffic.flush_forever()
     return app

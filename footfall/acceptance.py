@@ -20,7 +20,7 @@ from footfall import counts, entities, fallback, keys, stream
 from footfall.content_types import PAGE
 from footfall.database import read_snapshot
 from footfall.entities import Name
-from footfall.errors import Limited, Unavailable
+from footfall.errors import Limited, SchemaError, Unavailable
 from footfall.event import View
 from footfall.settings import Settings
 from footfall.stream import Counts, Taken
@@ -220,7 +220,7 @@ class Acceptance:
     def _through_postgres(self, views: Sequence[View], now: datetime) -> list[Taken]:
         try:
             taken = fallback.take(self._engine, self._settings, views, now)
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, SchemaError) as error:
             raise Unavailable("no store takes views now") from error
         self.fallback_views += len(views)
         if self._breaker.may_be_used:

@@ -153,7 +153,7 @@ def raise_behind(engine: Engine, redis: Redis) -> None:
     raise_noted(engine, redis)
     run = str(cast(dict[str, str], redis.info("server"))["run_id"])
     if redis.get(keys.RUN) != run.encode():
-        _raise_all(engine, redis)
+        raise_all(engine, redis)
         redis.set(keys.RUN, run)
 
 
@@ -180,7 +180,7 @@ def forget_taken(redis: Redis, events: Iterable[ViewEvent]) -> None:
         redis.delete(*gone)
 
 
-def _raise_all(engine: Engine, redis: Redis) -> None:
+def raise_all(engine: Engine, redis: Redis) -> None:
     """Whatever is shown: a Redis that came back from an older state may show less than is stored."""
     for names in names_shown(redis):
         raise_stored(engine, redis, names)

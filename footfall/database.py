@@ -6,10 +6,11 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.util.exc import CommandError
 from sqlalchemy import Connection, Engine, create_engine, select
 from sqlalchemy.dialects.postgresql import insert
 
-from footfall.errors import SettingsError
+from footfall.errors import SchemaError, SettingsError
 from footfall.schema import Site
 from footfall.settings import Settings
 
@@ -59,9 +60,15 @@ def alembic_config(database_url: str) -> Config:
 def migrate(database_url: str, settings: Settings) -> None:
     """Bring the schema to this code's revision and hold the site to its time zone. May be run again.
 
-    Raises `SettingsError` when the database was started with another time zone.
+    Raises `SettingsError` when the database was started with another time zone, `SchemaError` when it is
+    newer than this code.
     """
-    command.upgrade(alembic_config(database_url), "head")
+    try:
+        command.upgrade(alembic_config(database_url), "head")
+    except CommandError as error:
+        raise SchemaError(
+            f"the database is newer than this code, start the version that it was brought to: {error}"
+        ) from error
     engine = make_engine(settings)
     try:
         with engine.begin() as connection:

@@ -17,6 +17,14 @@ LOCK_TIMEOUT = text("SET LOCAL lock_timeout = '500ms'")
 # Opening and sealing are rare and must see each other's result; any number, the same everywhere
 DAYS_LOCK = text("SELECT pg_advisory_xact_lock(7108621)")
 
+# By their bounds and not by their names, which anybody may change
+PARTITIONS = text("""
+    SELECT CAST(substring(pg_get_expr(partition.relpartbound, partition.oid) FROM '[0-9]+-[0-9]+-[0-9]+')
+        AS date) AS day, partition.relname AS name
+    FROM pg_inherits JOIN pg_class AS partition ON partition.oid = pg_inherits.inhrelid
+    WHERE pg_inherits.inhparent = to_regclass('view_events')
+""")
+
 # A counter is what was sealed and the raw rows: what goes with the day is moved to the sealed part
 SEAL_COUNTERS = text("""
     UPDATE view_counters AS c SET sealed = c.sealed + day.views
@@ -47,6 +55,17 @@ def missing_days(connection: Connection, days: Collection[date]) -> set[date]:
     """Those of `days` that have never been opened."""
     known = connection.scalars(select(EventDay.day).where(EventDay.day.in_(days)))
     return set(days) - set(known)
+
+
+def partitions(connection: Connection) -> dict[date, str]:
+    """The partitions that take events, by their day."""
+    return {row.day: row.name for row in connection.execute(PARTITIONS)}
+
+
+def without_partition(connection: Connection) -> list[date]:
+    """The open days whose partition somebody has taken away: their events cannot be stored."""
+    open_ = connection.scalars(select(EventDay.day).where(EventDay.sealed_at.is_(None)))
+    return sorted(set(open_) - partitions(connection).keys())
 
 
 def hold_open(connection: Connection, days: Collection[date]) -> dict[date, int]:
@@ -95,13 +114,22 @@ def partition_name(day: date) -> str:
     return f"{PARTITION_PREFIX}{day:%Y_%m_%d}"
 
 
-def _open_day(connection: Connection, day: date) -> None:
-    name = partition_name(day)
-    connection.execute(text(f"CREATE TABLE {name} (LIKE view_events INCLUDING ALL)"))
+def make_partition(connection: Connection, day: date) -> None:
+    """Make the table of `day`, which has none, and attach it. The caller commits, at once."""
+    connection.execute(text(f"CREATE TABLE {partition_name(day)} (LIKE view_events INCLUDING ALL)"))
+    attach_partition(connection, day)
+
+
+def attach_partition(connection: Connection, day: date) -> None:
+    """Attach the table of `day`; PostgreSQL refuses when other days' events are in it."""
     connection.execute(
         text(
-            f"ALTER TABLE view_events ATTACH PARTITION {name}"
+            f"ALTER TABLE view_events ATTACH PARTITION {partition_name(day)}"
             f" FOR VALUES FROM ('{day}') TO ('{day + timedelta(days=1)}')"
         )
     )
+
+
+def _open_day(connection: Connection, day: date) -> None:
+    make_partition(connection, day)
     connection.execute(insert(EventDay).values(day=day, version=0, removed_at_version=0))

@@ -73,7 +73,7 @@ class SettingsError(FootfallError):
     code = "settings"
 
 
-class SchemaError(FootfallError):
+class SchemaError(Unavailable):
     """The database is not what this code writes to; the text names the command that mends it."""
 
     code = "schema"

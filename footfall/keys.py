@@ -15,7 +15,9 @@ TRAFFIC = f"{TAG}:traffic"  # what the API's processes answered, see `traffic`
 RUN = f"{TAG}:run"  # the Redis process whose counts were last compared with the database
 ASKED = f"{TAG}:asked"  # a sorted set: which answers were asked for, by when
 CACHE_TALLY = f"{TAG}:cache-tally"  # fields hits, misses
+RUNS = f"{TAG}:runs"  # fields: a task's name, or RUNS_SINCE; how its last run went
 PROBE = f"{TAG}:probe"  # written by who looks whether Redis takes writes
+CELERY_PREFIX = "footfall-celery:"  # of what Celery keeps in the same Redis: its queues
 FOLDER = Path(__file__).parent / "lua"
 
 

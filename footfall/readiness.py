@@ -8,9 +8,9 @@ from typing import Any
 from redis import Redis
 from redis.exceptions import RedisError
 from sqlalchemy import Engine, func, select, text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import ProgrammingError, SQLAlchemyError
 
-from footfall import rollup, schema_check, stream, verify
+from footfall import days, rollup, schema_check, stream, verify
 from footfall.clock import site_day
 from footfall.schema import RollupDay
 from footfall.settings import Settings
@@ -38,6 +38,7 @@ def check(engine: Engine, redis: Redis, settings: Settings, now: datetime) -> Re
         "database": _guarded(lambda: _database(engine)),
         "redis": _guarded(lambda: _redis(redis)),
         "schema": _guarded(lambda: _schema(engine)),
+        "partitions": _guarded(lambda: _partitions(engine)),
         "queue": _guarded(lambda: _queue(redis, now)),
         "rollup": _guarded(lambda: _rollup(engine, settings, now)),
         "audit": _guarded(lambda: _audit(engine)),
@@ -45,13 +46,15 @@ def check(engine: Engine, redis: Redis, settings: Settings, now: datetime) -> Re
     # Without Redis, views go straight to the database; a late rollup costs readers nothing, because unclean
     # days are read from the raw events; what an audit found is there already. All are shown and keep nobody
     # away.
-    needed = ["database", "schema", *(["queue"] if checks["redis"]["ok"] else [])]
+    needed = ["database", "schema", "partitions", *(["queue"] if checks["redis"]["ok"] else [])]
     return Readiness(ready=all(checks[name]["ok"] for name in needed), checks=checks)
 
 
 def _guarded(look: Callable[[], Check]) -> Check:
     try:
         return look()
+    except ProgrammingError:
+        return {"ok": False, "problem": "something is missing that this asks for; see schema"}
     except SQLAlchemyError:
         return {"ok": False, "problem": "the database does not answer; check DATABASE_URL"}
     except RedisError:
@@ -73,6 +76,15 @@ def _schema(engine: Engine) -> Check:
     with engine.connect() as connection:
         found = schema_check.problems(connection)
     return {"ok": not found, "revision": schema_check.code_revision(), "problems": found}
+
+
+def _partitions(engine: Engine) -> Check:
+    with engine.connect() as connection:
+        lost = days.without_partition(connection)
+    found: Check = {"ok": not lost}
+    if lost:
+        found["problem"] = f"the partition of {lost[0]} is gone; run: {schema_check.MEND}"
+    return found
 
 
 def _queue(redis: Redis, now: datetime) -> Check:

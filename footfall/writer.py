@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError
 
-from footfall import counts, days, entities, stream
+from footfall import counts, days, entities, schema_check, stream
 from footfall.clock import site_day, utc_now
 from footfall.event import Outcome, Unreadable, ViewEvent, decode, encode
 from footfall.schema import DeadLetter
@@ -266,10 +266,14 @@ def open_days(engine: Engine, settings: Settings, events: Iterable[ViewEvent], n
 
 
 def in_transaction(engine: Engine, work: Callable[[Connection], Result]) -> Result:
-    """Do `work` in a transaction, again when a deadlock or a serialisation failure ended it."""
+    """Do `work` in a transaction, again when a deadlock or a serialisation failure ended it.
+
+    Raises `SchemaError` and does nothing when the schema is not the one that this code writes to.
+    """
     for attempt in range(1, ATTEMPTS + 1):
         try:
             with engine.begin() as connection:
+                schema_check.require_lately(connection)
                 return work(connection)
         except DBAPIError as error:
             if _sqlstate(error) not in RETRYABLE or attempt == ATTEMPTS:

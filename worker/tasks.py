@@ -1,18 +1,22 @@
 """The tasks: a clock, the connections, a plain function. What they do stands in `footfall`."""
 
+import contextlib
 import os
 from functools import cache
 from typing import Any, NamedTuple
 
 from celery import Task
+from celery.signals import task_failure, task_success, worker_init
 from celery.worker import state
 from redis import Redis
+from redis.exceptions import RedisError
 from sqlalchemy import Engine
 
-from footfall import retention, rollup, stream, verify, writer
+from footfall import liveness, retention, rollup, schema_check, stream, verify, writer
 from footfall.answers import Answers
 from footfall.clock import site_day, utc_now
 from footfall.database import make_engine
+from footfall.errors import SchemaError
 from footfall.settings import Settings
 from worker.celery import app
 
@@ -37,6 +41,34 @@ def is_stopping() -> bool:
     # an exit status when it was told to, 0 among them
     flags: list[Any] = [state.should_stop, state.should_terminate]
     return any(flag is not None and flag is not False for flag in flags)
+
+
+@worker_init.connect
+def _refuse_a_drifted_schema(**_: Any) -> None:
+    engine = make_engine(stores().settings)
+    try:
+        schema_check.require_at_start(engine)
+    except SchemaError as error:
+        # Celery only logs what else a signal's receiver raises
+        raise SystemExit(f"error: {error}") from error
+    finally:
+        engine.dispose()  # a pool's processes must not inherit its connections
+
+
+@task_success.connect
+def _note_success(sender: Task[..., None], **_: Any) -> None:
+    _note_run(sender, "")
+
+
+@task_failure.connect
+def _note_failure(sender: Task[..., None], exception: Exception, **_: Any) -> None:
+    _note_run(sender, type(exception).__name__)
+
+
+def _note_run(task: Task[..., None], error: str) -> None:
+    """What the doctor compares with the schedule. Without Redis there is no schedule either."""
+    with contextlib.suppress(RedisError):
+        liveness.note_run(stores().redis, task.name or "", utc_now(), error)
 
 
 @app.task(name="footfall.write_events", bind=True)

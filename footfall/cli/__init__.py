@@ -21,6 +21,7 @@ LAZY_COMMANDS = {
         "Look at events that could not be stored; store or drop them.",
     ),
     "demo": ("footfall.cli.demo", "Send sample traffic to a throwaway instance and show the numbers."),
+    "doctor": ("footfall.cli.doctor", "Look at everything that can be wrong, and say what mends it."),
     "demo-data": ("footfall.cli.demo_data", "Fill the database with a month of invented traffic."),
     "geo": ("footfall.cli.geo", "Know the countries of viewers: `geo install` brings a country file."),
     "replay": ("footfall.cli.replay", "Send the page views of an access log."),
@@ -98,10 +99,19 @@ def up_command(host: str, port: int, data_dir: Path) -> None:
 @data_dir_option
 def migrate(data_dir: Path) -> None:
     """Bring the database to this version's schema. Running it again changes nothing."""
+    from footfall import schema_check
+    from footfall.database import make_engine
     from footfall.database import migrate as migrate_database
 
     settings = _settings(data_dir)
     migrate_database(settings.database_url, settings)
+    engine = make_engine(settings)
+    try:
+        # somebody may have changed it past the migrations
+        with engine.connect() as connection:
+            schema_check.require(connection)
+    finally:
+        engine.dispose()
     click.echo("the schema is up to date")
 
 

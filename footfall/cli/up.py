@@ -39,6 +39,7 @@ LONGEST_DELAY_SECONDS = 10.0
 STEADY_SECONDS = 30.0  # a part that lived this long starts again without delay
 LOOK_SECONDS = 0.5
 PROGRESS_LOOK_SECONDS = 5.0
+DRIFT_LOOK_SECONDS = 2.0
 STUCK_SECONDS = 30.0
 
 
@@ -205,8 +206,43 @@ class Supervisor:
         while process.poll() is None and not self._signals.asked_to_stop():
             self._signals.sleep(0.1)
         stop(process, signal.SIGTERM)
-        if process.returncode and not self._signals.asked_to_stop():
+        if process.returncode and not self._wait_for_repair() and not self._signals.asked_to_stop():
             raise FootfallError(f"the database could not be migrated; {log} says:\n{tail(log, log_start)}")
+
+    def _wait_for_repair(self) -> bool:
+        """While nothing may be written, only the stores run, so that somebody can mend what has drifted.
+        False when it was not that.
+        """
+        said: list[str] = []
+        while not self._signals.asked_to_stop() and (found := self._drift()):
+            if found != said:
+                self._write_run()
+                for problem in found:
+                    _say(problem, "red")
+                _say("nothing else is started until that is mended")
+            said = found
+            self._tend()
+            self._signals.sleep(DRIFT_LOOK_SECONDS)
+        return bool(said)
+
+    def _drift(self) -> list[str]:
+        """What is wrong with a schema whose migrations have all been run."""
+        # rarely needed, and slow to import
+        from sqlalchemy.exc import OperationalError
+
+        from footfall import schema_check
+        from footfall.database import make_engine
+
+        engine = make_engine(self._settings)
+        try:
+            with engine.connect() as connection:
+                if schema_check.revision_flaw(connection) is not None:
+                    return []
+                return schema_check.problems(connection)
+        except OperationalError:
+            return []
+        finally:
+            engine.dispose()
 
     def _own_parts(self) -> Iterator[Part]:
         python = [sys.executable, "-m"]

@@ -6,12 +6,16 @@ Revision ID: 20261121_unique
 Revises: 20261121_content
 """
 
+import logging
+
 from alembic import op
 
 revision = "20261121_unique"
 down_revision = "20261121_content"
 branch_labels = None
 depends_on = None
+
+log = logging.getLogger("alembic.runtime.migration")
 
 NAME = "view_counters_entity_id_view_type_unique"
 
@@ -41,6 +45,10 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    # WARNING: without the constraint the writer refuses to run; go on to the revision before, or back up
+    log.warning(
+        "dropping %s: without it this version and every later one refuse to write views;"
+        " `alembic upgrade head` merges duplicates and adds it again",
+        NAME,
+    )
     op.execute("SET LOCAL lock_timeout = '5s'")
     op.drop_constraint(NAME, "view_counters")

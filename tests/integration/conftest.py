@@ -8,13 +8,14 @@ import pytest
 from freezegun import freeze_time
 from freezegun.api import FrozenDateTimeFactory
 from redis import Redis
-from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy import Connection, Engine, create_engine, make_url, text
 
 from footfall import stream
 from footfall.database import make_engine, migrate
 from footfall.settings import Settings
 from tests.factory import make_settings
 from tests.integration.content import Open, Site, site_on
+from tests.integration.patient import Patient, healthy
 
 NOW = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)  # where a test's clock begins
 
@@ -39,6 +40,38 @@ def engine(settings: Settings) -> Iterator[Engine]:
     yield engine
     empty(engine)
     engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def template_url(postgres_url: str) -> str:
+    """The address of a migrated database to which nobody connects, so that it can be copied."""
+    server = _administering(postgres_url)
+    with server.connect() as connection:
+        connection.execute(text("CREATE DATABASE template"))
+    server.dispose()
+    url = str(server.url.set(database="template").render_as_string(hide_password=False))
+    migrate(url, make_settings(DATABASE_URL=url))
+    return url
+
+
+@pytest.fixture
+def own_url(template_url: str) -> Iterator[str]:
+    """The address of a database of the test's own, at this code's revision."""
+    server = _administering(template_url)
+    with server.connect() as connection:
+        connection.execute(text("CREATE DATABASE own TEMPLATE template"))
+        yield str(server.url.set(database="own").render_as_string(hide_password=False))
+        connection.execute(text("DROP DATABASE own WITH (FORCE)"))
+    server.dispose()
+
+
+@pytest.fixture
+def patient(own_url: str, settings: Settings, redis: Redis) -> Iterator[Patient]:
+    """A healthy instance on a database of its own, for a test to harm."""
+    made = healthy(own_url, settings)
+    yield made
+    made.engine.dispose()
+    made.redis.close()
 
 
 @pytest.fixture
@@ -93,6 +126,12 @@ def site(open_site: Open) -> Site:
 def either(open_site: Open, request: pytest.FixtureRequest) -> Site:
     """A process on either store."""
     return open_site(redis_enabled=request.param)
+
+
+def _administering(url: str) -> Engine:
+    """An engine that makes and drops databases."""
+    server = make_url(make_settings(DATABASE_URL=url).database_url).set(database="postgres")
+    return create_engine(server, isolation_level="AUTOCOMMIT")
 
 
 def empty(engine: Engine) -> None:

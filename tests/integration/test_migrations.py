@@ -1,17 +1,20 @@
 """The migrations go up, down and up again, and give what the models say."""
 
 import io
+import logging
 from collections.abc import Iterator
 from contextlib import redirect_stdout
 from datetime import date
 
 import pytest
 from alembic import command
+from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
 from sqlalchemy import create_engine, text
 
 from footfall import days, schema_check
 from footfall.database import alembic_config, keep_time_zone, migrate
+from footfall.doctor import drift
 from footfall.errors import SettingsError
 from footfall.schema import Base
 from tests.factory import make_settings
@@ -79,6 +82,44 @@ def test_a_dba_can_read_the_sql() -> None:
     assert "PARTITION BY RANGE (day)" in out.getvalue()
 
 
+def test_the_sql_gives_the_same_schema(empty_url: str) -> None:
+    out = io.StringIO()
+    config = alembic_config(empty_url)
+    config.output_buffer = out
+    command.upgrade(config, "head", sql=True)
+    assert out.getvalue().count("-- Running upgrade") == len(
+        list(ScriptDirectory.from_config(config).walk_revisions())
+    )
+    engine = create_engine(empty_url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.exec_driver_sql(out.getvalue())
+        assert drift.differences(connection) == []
+        assert schema_check.problems(connection) == []
+    engine.dispose()
+
+
+def test_migrating_online_gives_the_models_names(empty_url: str) -> None:
+    migrate(empty_url, make_settings(DATABASE_URL=empty_url))
+    engine = create_engine(empty_url)
+    with engine.connect() as connection:
+        assert drift.differences(connection) == []
+    engine.dispose()
+
+
+def test_going_back_warns_of_the_constraint_that_goes(
+    empty_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = alembic_config(empty_url)
+    command.upgrade(config, "head")
+    command.downgrade(config, "20261121_unique")
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+    command.downgrade(config, "20261121_content")
+    (warning,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert warning.name.startswith("alembic")
+    assert "view_counters_entity_id_view_type_unique" in warning.getMessage()
+    assert "alembic upgrade head" in warning.getMessage()
+
+
 def test_the_sites_time_zone_is_kept(empty_url: str) -> None:
     settings = make_settings(DATABASE_URL=empty_url, FOOTFALL_TIME_ZONE="Europe/Berlin")
     migrate(empty_url, settings)
@@ -96,14 +137,17 @@ def test_a_drifted_schema_is_named_with_the_command_that_mends_it(empty_url: str
     migrate(empty_url, make_settings(DATABASE_URL=empty_url))
     with engine.begin() as connection:
         assert schema_check.problems(connection) == []
-        connection.execute(text("UPDATE alembic_version SET version_num = 'older'"))
+        connection.execute(text("UPDATE alembic_version SET version_num = '20261121_gaps'"))
         assert "footfall migrate" in schema_check.problems(connection)[0]
         connection.execute(
             text("UPDATE alembic_version SET version_num = :now"), {"now": schema_check.code_revision()}
         )
         connection.execute(text("ALTER TABLE view_events DROP CONSTRAINT view_events_day_id_unique"))
         (problem,) = schema_check.problems(connection)
-        connection.execute(text(problem.partition("run: ")[2]))
+        assert problem == ("view_events has no valid unique key on (day, id); run: footfall doctor --fix")
+        connection.execute(
+            text("ALTER TABLE view_events ADD CONSTRAINT view_events_day_id_unique UNIQUE (day, id)")
+        )
         assert schema_check.problems(connection) == []
         connection.execute(
             text("ALTER TABLE entities DROP CONSTRAINT entities_entity_type_external_id_unique")
