@@ -199,9 +199,9 @@ class Scraper:
     def _memory(self, _: datetime) -> Samples:
         found: dict[str, Any] = self._redis.info("memory") | self._redis.info("persistence")
         yield Sample("footfall_redis_memory_used_bytes", found["used_memory"])
-        if found["maxmemory"]:
+        if found.get("maxmemory"):
             yield Sample("footfall_redis_memory_limit_bytes", found["maxmemory"])
-        is_durable = found["aof_enabled"] == 1 and found["aof_last_write_status"] == "ok"
+        is_durable = found.get("aof_enabled") == 1 and found.get("aof_last_write_status") == "ok"
         yield Sample("footfall_redis_durable", int(is_durable))
         yield Sample("footfall_redis_keys", self._redis.dbsize())
 
