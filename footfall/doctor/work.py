@@ -137,7 +137,7 @@ def api(instance: Instance) -> Found:
         found.append(Finding("problem", f"no API process lives, for {silence} already", commands.start))
     elif gaps:
         names = ", ".join(str(day) for day in sorted(gaps))
-        what = f"nobody took views for more than 10 minutes on {names}: few of these days were counted"
+        what = f"nobody took views for more than 10 minutes on {names}: the numbers may be too low"
         found.append(Finding("warning", what, commands.read_log("api")))
     figures = {
         "last_alive_at": last.isoformat() if last else None,
