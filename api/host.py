@@ -1,14 +1,11 @@
 """The endpoints by which the host site's servers tell of their entities."""
 
-from contextlib import AbstractContextManager, nullcontext, suppress
-
 from flask import Blueprint, request
 from flask.typing import ResponseReturnValue
-from redis.exceptions import RedisError
 
 from api import bodies, callers
 from api.parts import parts
-from footfall import access, counts, fields, host
+from footfall import access, fields, forget, host
 from footfall.clock import utc_now
 from footfall.content_types import PAGE
 from footfall.entities import Name
@@ -60,20 +57,6 @@ def _delete(name: Name) -> ResponseReturnValue:
     now = utc_now()
     access.require(callers.caller(now), "service")
     here = parts()
-    is_queued = False
-    with _redis_if_used():
-        is_queued = counts.shown(here.redis, name) is not None
-    with here.engine.begin() as connection:
-        ids = host.erase(connection, name, now, is_queued=is_queued)
-        if ids is None:
-            raise NotFound("there is no such entity")
-        with _redis_if_used():
-            counts.forget_ids(here.redis, ids)
-    with _redis_if_used():
-        counts.forget(here.redis, name)
+    if not forget.forget_entity(here.engine, here.redis, here.settings, name, now):
+        raise NotFound("there is no such entity")
     return "", 204
-
-
-def _redis_if_used() -> AbstractContextManager[None]:
-    """Where Redis is used, a deletion without it is refused, and sent again; else it need not be there."""
-    return nullcontext() if parts().settings.redis_enabled else suppress(RedisError)

@@ -78,6 +78,11 @@ def listed(connection: Connection, first: int | None = None) -> Sequence[LetterR
     return connection.execute(LETTERS.limit(first)).all()
 
 
+def each(connection: Connection) -> Iterator[LetterRow]:
+    """All dead letters, oldest first, read part by part."""
+    yield from connection.execute(LETTERS.execution_options(yield_per=PART))
+
+
 def find(connection: Connection, letter_id: int) -> LetterRow | None:
     """The dead letter of that number."""
     return connection.execute(LETTERS.where(DeadLetter.id == letter_id)).one_or_none()
@@ -146,9 +151,8 @@ def views_of(connection: Connection, names: Collection[Name]) -> dict[Name, Coun
     they were taken, and are in no counter.
     """
     found: dict[Name, Counter[str]] = {name: Counter() for name in names}
-    letters = connection.execution_options(yield_per=PART).execute(LETTERS)
-    for part in letters.partitions():
-        for name, by_type in _views(part).items():
+    for letter in each(connection):
+        for name, by_type in _views([letter]).items():
             if name in found:
                 found[name].update(by_type)
     return dict(found)

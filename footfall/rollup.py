@@ -5,8 +5,9 @@
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
@@ -25,6 +26,7 @@ from footfall.definitions import (
     Subject,
     figures,
 )
+from footfall.errors import Unavailable
 from footfall.schema import DailyStats, EventDay, RollupDay, SeenVisitor
 
 log = logging.getLogger(__name__)
@@ -43,6 +45,8 @@ DAYS_TO_ROLL = text("""
     ORDER BY day
 """)
 ONE_DAY = timedelta(days=1)
+HOLD_OFF_TRIES = 300
+HOLD_OFF_POLL_SECONDS = 0.2
 
 
 def _added(breakdown: str) -> str:
@@ -123,6 +127,23 @@ def catch_up(engine: Engine, today: date, now: datetime) -> list[RollupResult]:
         *_done(roll_up(engine, day, now) for day in over),
         *_done(roll_forward(engine, day, now) for day in going_on),
     ]
+
+
+@contextmanager
+def held_off(engine: Engine, days: Collection[date]) -> Iterator[None]:
+    """No rollup of `days` runs until the block ends; one that does is waited for.
+
+    Raises `Unavailable` when that takes longer than a minute.
+    """
+    with engine.connect() as connection, ExitStack() as held:
+        for day in sorted(days):
+            for _ in range(HOLD_OFF_TRIES):
+                if held.enter_context(_only_rollup_of(connection, day)):
+                    break
+                time.sleep(HOLD_OFF_POLL_SECONDS)
+            else:
+                raise Unavailable(f"{day} is being rolled up; try again later", retry_after_seconds=60)
+        yield
 
 
 def _unclean_days(connection: Connection, first: date, last: date) -> list[date]:

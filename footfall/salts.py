@@ -137,6 +137,11 @@ def _expired(now: datetime, zone: tzinfo) -> tuple[ColumnElement[bool], ColumnEl
     return Salt.day <= site_day(limit, zone), Salt.created_at <= limit
 
 
+def kept(connection: Connection) -> dict[date, bytes]:
+    """The salts that there still are."""
+    return {row.day: bytes(row.salt) for row in connection.execute(select(Salt.day, Salt.salt))}
+
+
 def _read(connection: Connection, days: Iterable[date]) -> dict[date, bytes]:
     rows = connection.execute(select(Salt.day, Salt.salt).where(Salt.day.in_(list(days))))
     return {row.day: bytes(row.salt) for row in rows}

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import sys
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,8 +22,9 @@ LAZY_COMMANDS = {
         "Look at events that could not be stored; store or drop them.",
     ),
     "demo": ("footfall.cli.demo", "Send sample traffic to a throwaway instance and show the numbers."),
-    "doctor": ("footfall.cli.doctor", "Look at everything that can be wrong, and say what mends it."),
     "demo-data": ("footfall.cli.demo_data", "Fill the database with a month of invented traffic."),
+    "doctor": ("footfall.cli.doctor", "Look at everything that can be wrong, and say what mends it."),
+    "forget": ("footfall.cli.forget", "Forget a user, or an entity with all that is counted of it."),
     "geo": ("footfall.cli.geo", "Know the countries of viewers: `geo install` brings a country file."),
     "replay": ("footfall.cli.replay", "Send the page views of an access log."),
     "verify": ("footfall.cli.verify", "Check that everything stored says the same."),
@@ -36,6 +38,20 @@ data_dir_option = click.option(
     envvar="FOOTFALL_DATA_DIR",
     help="The folder of the instance.",
 )
+
+
+def ask(question: str, yes: bool) -> None:
+    """Ask before what cannot be undone, unless the caller has said `--yes`; ends the command at a no."""
+    if yes:
+        return
+    if not is_a_person_there():
+        raise click.UsageError("nobody is there to be asked; add --yes")
+    click.confirm(question, abort=True)
+
+
+def is_a_person_there() -> bool:
+    """Whether somebody can be asked."""
+    return sys.stdin.isatty()
 
 
 class _Commands(click.Group):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from footfall.cli import data_dir_option
+from footfall.cli import ask, data_dir_option
 from footfall.errors import FootfallError
 
 if TYPE_CHECKING:
@@ -124,10 +124,8 @@ def discard(ids: tuple[int, ...], all_: bool, yes: bool, data_dir: Path) -> None
     with opened(data_dir) as (_, engine, redis):
         with engine.connect() as connection:
             chosen = _chosen(connection, ids, all_, dead_letters.ids)
-        if chosen and not yes:
-            if not is_a_person_there():
-                raise click.UsageError("nobody is there to be asked; add --yes to delete them for good")
-            click.confirm(f"Delete {len(chosen):,} dead letters for good?", abort=True)
+        if chosen:
+            ask(f"Delete {len(chosen):,} dead letters for good?", yes)
         for discarded in dead_letters.discard(engine, chosen):
             gone += discarded.letters
             try:
@@ -140,11 +138,6 @@ def discard(ids: tuple[int, ...], all_: bool, yes: bool, data_dir: Path) -> None
             "Redis did not answer, so shown counts still hold them; lower these later with"
             " `footfall verify --lower-shown`"
         )
-
-
-def is_a_person_there() -> bool:
-    """Whether somebody can be asked."""
-    return sys.stdin.isatty()
 
 
 def _chosen(

@@ -565,7 +565,7 @@ def test_the_command_to_discard_asks(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     store(engine, redis, settings, [make_event(settings, AT, **BOOK, **REFUSED)])
-    monkeypatch.setattr("footfall.cli.dead_letters.is_a_person_there", lambda: True)
+    monkeypatch.setattr("footfall.cli.is_a_person_there", lambda: True)
     monkeypatch.setattr("click.confirm", _declined)
     assert run("discard", "1").exit_code == 1
     assert len(letters(engine)) == 1
