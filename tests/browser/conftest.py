@@ -8,9 +8,10 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine
 
 from tests.browser import traffic
-from tests.browser.chromium import CHROMIUM, DRIVER, INSTALL, Browser, browser
+from tests.browser.chromium import CHROMIUM, DRIVER, INSTALL, VISITOR, Browser, browser
 from tests.functional.instance import Instance
 
 ASKED_FOR = "Failed to load resource: the server responded with a status of 40"  # by a test of a refusal
@@ -44,6 +45,21 @@ def chromium(instance: Instance, tmp_path_factory: pytest.TempPathFactory) -> It
     """One browser for all tests; `page` is what they use."""
     with browser(instance.url, tmp_path_factory.mktemp("profile")) as opened:
         yield opened
+
+
+@pytest.fixture(scope="module")
+def visitor(instance: Instance, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """A browser of a visitor: counted as one, and every `.example` is this machine."""
+    with browser(instance.url, tmp_path_factory.mktemp("profile"), VISITOR) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def engine(instance: Instance) -> Iterator[Engine]:
+    """The instance's database."""
+    engine = instance.engine()
+    yield engine
+    engine.dispose()
 
 
 @pytest.fixture

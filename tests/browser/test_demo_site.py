@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.browser.chromium import Browser, browser
-from tests.browser.test_script import FLAGS
+from tests.browser.chromium import VISITOR, Browser, browser
 from tests.functional.instance import Instance
 
 
@@ -19,7 +18,7 @@ def visitor(installed: None, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     try:
         with (
             Instance(folder / "data", {"FOOTFALL_DEMO_SITE": "true"}).running() as instance,
-            browser(instance.url, tmp_path_factory.mktemp("profile"), FLAGS) as opened,
+            browser(instance.url, tmp_path_factory.mktemp("profile"), VISITOR) as opened,
         ):
             yield opened
     finally:

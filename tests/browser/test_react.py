@@ -11,9 +11,8 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import Engine, text
 
-from tests.browser.chromium import Browser, browser
+from tests.browser.chromium import Browser
 from tests.browser.site import SCRIPT, Site, serving
-from tests.browser.test_script import FLAGS
 from tests.functional.instance import Instance
 from tests.waiting import wait_until
 
@@ -39,21 +38,6 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return {react: (folder / f"react-{react}.js").read_bytes() for react in REACTS}
 
 
-@pytest.fixture(scope="module")
-def tab(instance: Instance, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    """A browser that is counted as one."""
-    with browser(instance.url, tmp_path_factory.mktemp("profile"), FLAGS) as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def engine(instance: Instance) -> Iterator[Engine]:
-    """The instance's database."""
-    engine = instance.engine()
-    yield engine
-    engine.dispose()
-
-
 @pytest.fixture
 def site(instance: Instance, bundles: dict[str, bytes]) -> Iterator[Site]:
     """A site whose pages have nothing but the bundle."""
@@ -65,33 +49,33 @@ def site(instance: Instance, bundles: dict[str, bytes]) -> Iterator[Site]:
 @pytest.mark.parametrize("with_script", [False, True], ids=["alone", "beside the script"])
 @pytest.mark.parametrize("react", REACTS)
 def test_pages_and_content_are_counted_once_in_strict_mode(
-    tab: Browser, site: Site, engine: Engine, react: str, with_script: bool
+    visitor: Browser, site: Site, engine: Engine, react: str, with_script: bool
 ) -> None:
     name = uuid4().hex[:12]
     script = SCRIPT.format(attributes="") if with_script else ""
     site.head = f'{script}<script defer src="/react-{react}.js"></script>'
-    tab.driver.get(f"{site.url()}/{name}/a?course={name}")
-    assert tab.text("main h1").startswith(react)
-    tab.wait(lambda: counts(tab) == ["1 views", "1 views"], "the count")
-    tab.one("#toggle").click()
-    tab.wait(lambda: counts(tab) == [], "no course")
-    tab.one("#toggle").click()
-    tab.wait(lambda: counts(tab) == ["1 views", "1 views"], "the count again")
-    tab.one("#go").click()
-    tab.one("#again").click()
+    visitor.driver.get(f"{site.url()}/{name}/a?course={name}")
+    assert visitor.text("main h1").startswith(react)
+    visitor.wait(lambda: counts(visitor) == ["1 views", "1 views"], "the count")
+    visitor.one("#toggle").click()
+    visitor.wait(lambda: counts(visitor) == [], "no course")
+    visitor.one("#toggle").click()
+    visitor.wait(lambda: counts(visitor) == ["1 views", "1 views"], "the count again")
+    visitor.one("#go").click()
+    visitor.one("#again").click()
     expected = {("page", f"/{name}/a"): 1, ("page", f"/{name}/b"): 1, ("course", name): 1}
     wait_until(lambda: views(engine, name).total() >= 3, "the views")
-    tab.driver.get(f"{site.url()}/{name}/c?course={name}")
-    tab.wait(lambda: counts(tab) == ["2 views", "2 views"], "another page load is another view")
+    visitor.driver.get(f"{site.url()}/{name}/c?course={name}")
+    visitor.wait(lambda: counts(visitor) == ["2 views", "2 views"], "another page load is another view")
     expected |= {("page", f"/{name}/c"): 1, ("course", name): 2}
     wait_until(lambda: views(engine, name).total() >= 5, "the views")
     assert views(engine, name) == expected
-    assert [text for text in tab.complaints() if "React DevTools" not in text] == []
+    assert [text for text in visitor.complaints() if "React DevTools" not in text] == []
 
 
-def counts(tab: Browser) -> list[str]:
+def counts(page: Browser) -> list[str]:
     """What the components of the course show."""
-    shown: list[str] = tab.script("return [...document.querySelectorAll('.course')].map((p) => p.innerText)")
+    shown: list[str] = page.script("return [...document.querySelectorAll('.course')].map((p) => p.innerText)")
     return shown
 
 

@@ -7,19 +7,12 @@ from itertools import count
 import pytest
 from sqlalchemy import Engine, text
 
-from tests.browser.chromium import Browser, browser
+from tests.browser.chromium import Browser
 from tests.browser.conftest import token
 from tests.browser.site import SCRIPT, Site, serving
 from tests.functional.instance import Instance
 from tests.waiting import wait_until
 
-FLAGS = (
-    # a headless browser says so, and is counted as the bot that it is
-    "--user-agent=Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 Chrome/142.0.0.0 Safari/537.36",
-    # every host is this machine; and no attempt at https first, which nobody answers here
-    "--host-resolver-rules=MAP *.example 127.0.0.1",
-    "--disable-features=HttpsUpgrades,HttpsFirstBalancedModeAutoEnable",
-)
 VIEWS = text("""
     SELECT e.external_id, v.referrer_domain, v.authenticated
     FROM view_events AS v JOIN entities AS e ON e.id = v.entity_id
@@ -67,30 +60,15 @@ class Visit:
             return [(path.removeprefix(self.folder), domain, signed) for path, domain, signed in rows]
 
 
-@pytest.fixture(scope="module")
-def tab(instance: Instance, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    """A browser of its own, for which every site is here."""
-    with browser(instance.url, tmp_path_factory.mktemp("profile"), FLAGS) as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def engine(instance: Instance) -> Iterator[Engine]:
-    """The instance's database."""
-    engine = instance.engine()
-    yield engine
-    engine.dispose()
-
-
 @pytest.fixture
-def visit(tab: Browser, instance: Instance, engine: Engine) -> Iterator[Visit]:
+def visit(visitor: Browser, instance: Instance, engine: Engine) -> Iterator[Visit]:
     """A visit, after which the browser has forgotten everything."""
     with serving(instance.url) as site:
-        yield Visit(tab, site, instance, engine)
-        tab.driver.execute_cdp_cmd(
+        yield Visit(visitor, site, instance, engine)
+        visitor.driver.execute_cdp_cmd(
             "Storage.clearDataForOrigin", {"origin": site.url(), "storageTypes": "all"}
         )
-        tab.driver.get("about:blank")
+        visitor.driver.get("about:blank")
 
 
 def test_each_page_that_is_seen_is_one_view(visit: Visit) -> None:
