@@ -176,17 +176,6 @@ class Acceptance:
             self._breaker.close()
 
     def _through_redis(self, views: Sequence[View], now: datetime) -> list[Taken]:
-        pages = [view.event for view in views if view.event.entity_type == PAGE.name]
-        content = [view for view in views if view.event.entity_type != PAGE.name]
-        if pages:
-            stream.put(self._redis, pages)
-        taken = iter(self._take_content(content, now)) if content else iter(())
-        return [
-            Taken("taken", view.event.outcome, 0) if view.event.entity_type == PAGE.name else next(taken)
-            for view in views
-        ]
-
-    def _take_content(self, views: Sequence[View], now: datetime) -> list[Taken]:
         taken = stream.take(self._redis, views, [None] * len(views), now)
         unseeded = [i for i, one in enumerate(taken) if one.status == "seed"]
         if not unseeded:

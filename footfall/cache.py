@@ -12,7 +12,7 @@ from typing import Any, TypeGuard, cast
 from redis import Redis
 from redis.exceptions import RedisError
 
-from footfall import keys
+from footfall import keys, scripts
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +23,6 @@ WAIT_SECONDS = 10.0  # for somebody else's first computation, then one's own
 POLL_SECONDS = 0.02
 
 # Give back only the lock that is one's own: it may have run out and be somebody else's by now
-RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end"
 
 Answer = dict[str, Any]
 
@@ -85,7 +84,7 @@ def _cached(
             return _hit(redis, stored)
         return _computed(redis, key, compute, now)
     finally:
-        unless_away(lambda: redis.eval(RELEASE, 1, f"{key}:lock", token))
+        unless_away(lambda: scripts.run(redis, "release", [f"{key}:lock"], [token]))
 
 
 def _computed(redis: Redis, key: str, compute: Callable[[], Answer], now: datetime) -> Answer:

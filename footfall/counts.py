@@ -12,11 +12,12 @@ from redis import Redis
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.dialects.postgresql import insert
 
-from footfall import keys
+from footfall import keys, scripts
 from footfall.content_types import PAGE
 from footfall.entities import Name
 from footfall.event import ViewEvent
 from footfall.schema import ShownBehind
+from footfall.scripts import Call
 from footfall.stream import Counts
 
 SCAN_COUNT = 1_000
@@ -88,12 +89,9 @@ def names_shown(redis: Redis) -> Iterator[list[Name]]:
 
 def raise_to(redis: Redis, counts: Mapping[Name, Counts]) -> None:
     """Raise what is shown to `counts` where these are higher. May be called again."""
-    with redis.pipeline(transaction=False) as pipeline:
-        for name, by_type in counts.items():
-            if by_type:
-                pairs = [item for pair in by_type.items() for item in pair]
-                pipeline.eval(keys.script("raise"), 1, keys.count(*name), *pairs)
-        pipeline.execute()
+    pairs = {name: [item for pair in by_type.items() for item in pair] for name, by_type in counts.items()}
+    calls = [Call("raise", [keys.count(*name)], of_name) for name, of_name in pairs.items() if of_name]
+    scripts.run_all(redis, calls)
 
 
 def lower(redis: Redis, by: Mapping[Name, Counts]) -> None:
@@ -101,11 +99,9 @@ def lower(redis: Redis, by: Mapping[Name, Counts]) -> None:
 
     Only ever because somebody has asked for it: the answers that were given were higher.
     """
-    with redis.pipeline(transaction=False) as pipeline:
-        for name, by_type in by.items():
-            for view_type, amount in by_type.items():
-                pipeline.eval(keys.script("lower"), 1, keys.count(*name), view_type, amount)
-        pipeline.execute()
+    amounts = [(name, view_type, amount) for name, of in by.items() for view_type, amount in of.items()]
+    calls = [Call("lower", [keys.count(*name)], [view_type, amount]) for name, view_type, amount in amounts]
+    scripts.run_all(redis, calls)
 
 
 def raise_stored(engine: Engine, redis: Redis, names: Collection[Name]) -> None:

@@ -1,11 +1,9 @@
-"""The names of everything in Redis, and the scripts that work on them.
+"""The names of everything in Redis.
 
 All names share one hash tag, so that a script may touch several of them on a cluster too.
 """
 
-from functools import cache
 from hashlib import blake2b
-from pathlib import Path
 from uuid import UUID
 
 TAG = "{footfall}"
@@ -18,7 +16,6 @@ CACHE_TALLY = f"{TAG}:cache-tally"  # fields hits, misses
 RUNS = f"{TAG}:runs"  # fields: a task's name, or RUNS_SINCE; how its last run went
 PROBE = f"{TAG}:probe"  # written by who looks whether Redis takes writes
 CELERY_PREFIX = "footfall-celery:"  # of what Celery keeps in the same Redis: its queues
-FOLDER = Path(__file__).parent / "lua"
 
 
 def of_entity(entity_type: str, external_id: str) -> str:
@@ -40,9 +37,3 @@ def id_slot(event_id: UUID) -> str:
 def viewer_slot(entity_type: str, external_id: str, name: bytes) -> str:
     """That a viewer has viewed the entity within the window. `name` is a keyed hash of both."""
     return f"{of_entity(entity_type, external_id)}:slot:{name.hex()}"
-
-
-@cache
-def script(name: str) -> str:
-    """The text of a Lua script of this package."""
-    return (FOLDER / f"{name}.lua").read_text()

@@ -16,9 +16,11 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ResponseError
 from redis.retry import Retry
 
-from footfall import keys
+from footfall import keys, scripts
+from footfall.content_types import PAGE
 from footfall.errors import Unavailable
 from footfall.event import EPOCH, Outcome, View, ViewEvent, encode
+from footfall.scripts import Call
 from footfall.settings import Settings
 
 STREAM_KEY = keys.STREAM
@@ -97,42 +99,58 @@ def put(redis: Redis, events: Sequence[ViewEvent]) -> None:
     Raises `RedisError`. Then the outcome is unknown: the same events may be put again, or written another
     way, under their ids; the writer finds the second copy.
     """
-    accepted = Counter(f"{event.day}:accepted" for event in events)
-    with redis.pipeline(transaction=True) as transaction:
-        for start in range(0, len(events), ENTRY_EVENTS):
-            payload = encode(events[start : start + ENTRY_EVENTS])
-            transaction.xadd(STREAM_KEY, {FIELD: payload})
-        for field, amount in accepted.items():
-            transaction.hincrby(LEDGER_KEY, field, amount)
-        transaction.execute()
+    if events:
+        scripts.run_all(redis, [_put(events)])
 
 
 def take(redis: Redis, views: Sequence[View], seeds: Sequence[Counts | None], now: datetime) -> list[Taken]:
-    """Append views of content, each with its dedup and its count in one atomic step; parallel to `views`.
+    """Append views in one round trip; parallel to them. Pages go together, all or none; content by the
+    piece, each with its dedup and its count in one atomic step.
 
     `seeds` are the database's counts for entities whose shown count is to be seeded, else None. Raises
     `RedisError`; then any of them may have been taken.
     """
-    with redis.pipeline(transaction=False) as pipeline:
-        for view, seed in zip(views, seeds, strict=True):
-            pipeline.eval(keys.script("take"), 6, *_take_arguments(view, seed, now))
-        replies = pipeline.execute()
+    pages = [view.event for view in views if view.event.entity_type == PAGE.name]
+    calls = [_put(pages)] if pages else []
+    calls += [
+        _take(view, seed, now)
+        for view, seed in zip(views, seeds, strict=True)
+        if view.event.entity_type != PAGE.name
+    ]
+    replies = iter(scripts.run_all(redis, calls)[1 if pages else 0 :])
     return [
-        Taken(status.decode(), outcome.decode() or "counted", shown) for status, outcome, shown in replies
+        Taken("taken", view.event.outcome, 0) if view.event.entity_type == PAGE.name else _taken(next(replies))
+        for view in views
     ]
 
 
-def _take_arguments(view: View, seed: Counts | None, now: datetime) -> list[Any]:
+def _put(events: Sequence[ViewEvent]) -> Call:
+    payloads = [
+        encode(events[start : start + ENTRY_EVENTS]) for start in range(0, len(events), ENTRY_EVENTS)
+    ]
+    accepted = Counter(event.day for event in events)
+    tallies = [item for day, amount in accepted.items() for item in (f"{day}:accepted", amount)]
+    return Call("put", [STREAM_KEY, LEDGER_KEY], [len(payloads), *payloads, *tallies])
+
+
+def _taken(reply: Any) -> Taken:
+    status, outcome, shown = reply
+    return Taken(status.decode(), outcome.decode() or "counted", shown)
+
+
+def _take(view: View, seed: Counts | None, now: datetime) -> Call:
     event = view.event
     name = (event.entity_type, event.external_id)
     window_ms = (event.slot_ends_at - now) // MILLISECOND if event.slot_ends_at and event.slot else 0
-    return [
+    touched = [
         STREAM_KEY,
         LEDGER_KEY,
         keys.count(*name),
         keys.id_slot(event.id),
         keys.viewer_slot(*name, event.slot or b""),
         keys.viewer_slot(*name, view.slot_of_yesterday or b""),
+    ]
+    arguments = [
         (now - EPOCH) // MILLISECOND,
         event.id.hex,
         encode([event]),
@@ -147,6 +165,7 @@ def _take_arguments(view: View, seed: Counts | None, now: datetime) -> list[Any]
         0 if seed is None else 1,
         *(item for pair in (seed or {}).items() for item in pair),
     ]
+    return Call("take", touched, arguments)
 
 
 class Pressure:
@@ -252,7 +271,7 @@ def settle(redis: Redis, tallies: Mapping[str, Mapping[str, int]]) -> int:
         arguments += [entry_id, len(fields)]
         for field, amount in fields.items():
             arguments += [field, amount]
-    return int(redis.eval(keys.script("settle"), 2, STREAM_KEY, LEDGER_KEY, *arguments))
+    return int(scripts.run(redis, "settle", [STREAM_KEY, LEDGER_KEY], arguments))
 
 
 def forget_idle_consumers(redis: Redis, idle_ms: int = 24 * 3600 * 1000) -> int:
@@ -262,7 +281,7 @@ def forget_idle_consumers(redis: Redis, idle_ms: int = 24 * 3600 * 1000) -> int:
     except ResponseError:
         return 0  # no stream or no group yet
     return sum(
-        int(redis.eval(keys.script("forget_consumer"), 1, STREAM_KEY, GROUP, consumer["name"]))
+        int(scripts.run(redis, "forget_consumer", [STREAM_KEY], [GROUP, consumer["name"]]))
         for consumer in consumers
         if consumer["idle"] > idle_ms
     )
@@ -275,7 +294,7 @@ def ledger(redis: Redis) -> dict[str, int]:
 
 def drop_tallies_before(redis: Redis, first_kept: date) -> None:
     """Remove the tallies of days that nobody asks about any more; what they add up to is kept."""
-    redis.eval(keys.script("drop_tallies"), 1, LEDGER_KEY, first_kept.isoformat(), BEFORE)
+    scripts.run(redis, "drop_tallies", [LEDGER_KEY], [first_kept.isoformat(), BEFORE])
 
 
 def _tallies(fields: Mapping[bytes, bytes]) -> dict[str, int]:

@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple, cast
 from redis import Redis
 from redis.exceptions import RedisError
 
-from footfall import keys
+from footfall import keys, scripts
 
 # Upper bounds in seconds; a slower answer has none
 BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, float("inf"))
@@ -131,7 +131,7 @@ class Traffic:
             arguments: list[str | int] = [self._number, NUMBER_KEPT_MS]
             for (key, name), amount in self._unsent.items():
                 arguments += [hashes.index(key) + 2, name, amount]
-            self._redis.eval(keys.script("add_once"), 3, self._process, *hashes, *arguments)
+            scripts.run(self._redis, "add_once", [self._process, *hashes], arguments)
             self._unsent = Counter()
 
     def _flush_forever(self) -> None:
