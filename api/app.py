@@ -1,4 +1,4 @@
-"""The WSGI application: `granian --interface wsgi --factory api.app:create_app`."""
+"""The Flask application. What is served is `api.asgi`, which stands in front of it."""
 
 import os
 

@@ -100,7 +100,7 @@ def _take(body: Body, name: Name) -> Taken:
     now = utc_now()
     viewer = callers.viewer(callers.caller(now))
     here = parts()
-    return here.acceptance.take_one(intake.content_view(body, name, viewer, now, here.edge), now)
+    return here.group_commit.take(intake.content_view(body, name, viewer, now, here.edge), now)
 
 
 def _written_views(name: Name) -> int | None:

@@ -14,6 +14,7 @@ from footfall.answers import Answers
 from footfall.countries import CountrySource
 from footfall.database import make_engine
 from footfall.entities import Facts
+from footfall.group_commit import GroupCommit
 from footfall.intake import Edge
 from footfall.salts import SaltCache
 from footfall.scrape import Scraper
@@ -31,10 +32,12 @@ class Parts:
     engine: Engine
     redis: Redis
     acceptance: Acceptance
+    group_commit: GroupCommit
     answers: Answers
     countries: CountrySource
     facts: Facts
     edge: Edge
+    salts: SaltCache
     traffic: Traffic
     scraper: Scraper
     consumer: str  # of the queue, when this process writes for an impatient caller
@@ -44,18 +47,21 @@ class Parts:
         """Everything for `settings`; nothing connects yet."""
         engine = make_engine(settings)
         countries = CountrySource(settings.country_header, settings.country_file)
-        salts = SaltCache(engine, settings.time_zone)
+        salts = SaltCache(engine, settings.time_zone, settings.pepper)
         facts = Facts(engine)
         redis = stream.connect(settings)
+        acceptance = Acceptance(engine, redis, settings)
         return cls(
             settings=settings,
             engine=engine,
             redis=redis,
-            acceptance=Acceptance(engine, redis, settings),
+            acceptance=acceptance,
+            group_commit=GroupCommit(acceptance.take),
             answers=Answers(engine, redis, settings),
             countries=countries,
             facts=facts,
-            edge=Edge(settings, salts.for_days, countries.of_address, facts.owner_of),
+            edge=Edge(settings, salts.keys_for_days, countries.of_address, facts.owner_of),
+            salts=salts,
             traffic=Traffic(redis),
             scraper=Scraper(engine, redis, settings, countries),
             consumer=f"flush-{secrets.token_hex(6)}",

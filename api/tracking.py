@@ -10,28 +10,31 @@ from flask.typing import ResponseReturnValue
 from api import bodies, callers, metrics
 from api.parts import parts
 from footfall import access, intake
-from footfall.acceptance import LIMITED
 from footfall.clock import utc_now
 from footfall.content_types import OTHER_VIEW_TYPE
+from footfall.errors import Limited
 from footfall.event import View
+from footfall.group_commit import LIMITED
 
+PAGE_VIEW_PATH = "/track/page-view"
+BATCH_PATH = "/track/batch"
 PAGE_VIEW_BYTES = 64 * 1024  # as much as a browser sends after the page is gone
 BATCH_BYTES = 2 * 1024 * 1024
 
 blueprint = Blueprint("tracking", __name__)
 
 
-@blueprint.post("/track/page-view")
+@blueprint.post(PAGE_VIEW_PATH)
 def page_view() -> ResponseReturnValue:
     """One view of a page, told by the browser that shows it."""
     now = utc_now()
     viewer = callers.viewer(callers.caller(now))
     event = intake.page_view(bodies.json_object(PAGE_VIEW_BYTES), viewer, now, parts().edge)
-    parts().acceptance.take_one(View(event), now)
+    parts().group_commit.take(View(event), now)
     return "", 204, {"X-View-Outcome": event.outcome}
 
 
-@blueprint.post("/track/batch")
+@blueprint.post(BATCH_PATH)
 def batch() -> ResponseReturnValue:
     """Views of other people, told by a server that is trusted."""
     now = utc_now()
@@ -57,9 +60,10 @@ def site_event() -> ResponseReturnValue:
     access.require(callers.caller(now), "service")
     here = parts()
     view = intake.site_event(bodies.json_object(PAGE_VIEW_BYTES), now, here.edge)
-    (taken,) = here.acceptance.take([view], now)
-    if taken.status == "limited":
+    try:
+        taken = here.group_commit.take(view, now)
+    except Limited:
         # one class too many: it is counted with the others rather than not at all
         other = replace(view, event=replace(view.event, view_type=OTHER_VIEW_TYPE))
-        taken = here.acceptance.take_one(other, now)
+        taken = here.group_commit.take(other, now)
     return "", 202, {"X-View-Outcome": taken.outcome}

@@ -9,7 +9,7 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from threading import Lock
+from threading import Lock, Thread
 
 from redis import Redis
 from redis.exceptions import RedisError
@@ -20,7 +20,7 @@ from footfall import counts, entities, fallback, keys, stream
 from footfall.content_types import PAGE
 from footfall.database import read_snapshot
 from footfall.entities import Name
-from footfall.errors import Limited, SchemaError, Unavailable
+from footfall.errors import SchemaError, Unavailable
 from footfall.event import View
 from footfall.settings import Settings
 from footfall.stream import Counts, Taken
@@ -30,7 +30,6 @@ log = logging.getLogger(__name__)
 AWAY_SECONDS = 2.0  # between attempts on a Redis that is away; nobody waits for it meanwhile
 # For so long after Redis went away, counts are refused: the database's may be lower than what was shown
 COUNTS_REFUSED_SECONDS = 10.0
-LIMITED = "too many new ids today, or too many view types of this one"
 
 
 class Breaker:
@@ -78,6 +77,11 @@ class Breaker:
             self._away_since = None
         log.warning("Redis is back")
 
+    @property
+    def is_time_to_look(self) -> bool:
+        """Whether nobody has looked for a while and nobody does."""
+        return self._enabled and not self._is_looking and time.monotonic() >= self._look_at
+
     @contextmanager
     def looking(self) -> Iterator[bool]:
         """Whether this caller is the one to look until the block ends; the others go on as before."""
@@ -107,6 +111,7 @@ class Acceptance:
         self._settings = settings
         self._pressure = stream.Pressure(settings.queue_limit_entries)
         self._breaker = Breaker(settings.redis_enabled)
+        self._has_looked = False
         self._is_level = False  # Redis knows what was taken without it, also before this process began
         self.fallback_views = 0  # how many went past Redis
 
@@ -125,13 +130,6 @@ class Acceptance:
             except RedisError as error:
                 self._breaker.open(error)
         return self._through_postgres(views, now)
-
-    def take_one(self, view: View, now: datetime) -> Taken:
-        """The same for one view; raises `Limited` instead of saying so."""
-        (taken,) = self.take([view], now)
-        if taken.status == "limited":
-            raise Limited(LIMITED, retry_after_seconds=3600)
-        return taken
 
     def shown(self, name: Name) -> Counts:
         """What is shown of an entity: {view type: count}, empty for one without views.
@@ -154,10 +152,21 @@ class Acceptance:
     def _redis_is_usable(self, now: datetime) -> bool:
         if self._breaker.is_closed and self._is_level:
             return True
+        if not self._has_looked:
+            self._has_looked = True
+            self._look_if_first(now)
+        elif self._breaker.is_time_to_look:
+            # aside: whoever is taken with others does not wait, nor make them wait, for a Redis that is away
+            Thread(target=self._look_if_first, args=(now,), name="look-for-redis", daemon=True).start()
+        return self._breaker.is_closed
+
+    def _look_if_first(self, now: datetime) -> None:
         with self._breaker.looking() as is_the_one:
             if is_the_one:
-                self._look(now)
-        return self._breaker.is_closed
+                try:
+                    self._look(now)
+                except Exception:  # in a thread of nobody's, where it would end unheard
+                    log.exception("looking for Redis failed")
 
     def _look(self, now: datetime) -> None:
         """Go back to Redis if it takes writes: one that is full answers a ping."""

@@ -7,6 +7,8 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any, Literal, get_args
 from uuid import UUID
 
+import orjson
+
 from footfall.errors import FootfallError
 
 ENVELOPE_VERSION = 1
@@ -86,7 +88,7 @@ def encode(events: Sequence[ViewEvent]) -> bytes:
         ]
         for event in events
     ]
-    return json.dumps([ENVELOPE_VERSION, rows], separators=(",", ":"), ensure_ascii=False).encode()
+    return orjson.dumps([ENVELOPE_VERSION, rows])
 
 
 def _slot_fields(event: ViewEvent) -> list[Any]:

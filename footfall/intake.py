@@ -4,19 +4,21 @@ Nothing here waits for a server, except for the day's salt when the process does
 names a person (address, user agent, user id) comes in with `Viewer` and does not get out.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Set
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from typing import NamedTuple
 from uuid import UUID
 
 from footfall import countries, fields, referrers, user_agents, visitors
 from footfall.clock import site_day
 from footfall.content_types import CONTENT_TYPES, PAGE, SITE_EVENT, SITE_EVENTS, ContentType
 from footfall.errors import Invalid, NotAuthenticated
-from footfall.event import EPOCH, Outcome, View, ViewEvent
+from footfall.event import EPOCH, Device, Outcome, View, ViewEvent
 from footfall.fields import Body
 from footfall.ids import milliseconds_of, uuid7
 from footfall.settings import Settings
+from footfall.visitors import Key
 
 MAX_BATCH_EVENTS = 1000
 DEFAULT_VIEW_TYPE = "intentional"
@@ -42,7 +44,7 @@ class Edge:
     """What intake needs to know besides the request. Made once by each process."""
 
     settings: Settings
-    salts: Callable[[Collection[date], datetime], Mapping[date, bytes]]
+    day_keys: Callable[[Set[date], datetime], Mapping[date, Key]]  # of visitors
     country_of_address: Callable[[str], str | None]
     # the user who owns an entity, as the host site has told; asked only where own views are not counted
     owner_of: Callable[[str, str], str | None]
@@ -57,8 +59,7 @@ class Batch:
     errors: list[dict[str, object]]  # {"index", "error"}
 
 
-@dataclass(frozen=True, slots=True)
-class _Viewed:
+class _Viewed(NamedTuple):
     """What was viewed, and how."""
 
     entity_type: str
@@ -67,29 +68,20 @@ class _Viewed:
     view_source: str = DEFAULT_VIEW_SOURCE
 
 
-@dataclass(frozen=True, slots=True)
-class _Draft:
-    """An event that lacks only what is made with the day's key: its visitor and its slot."""
+class _Draft(NamedTuple):
+    """All of an event but what is made with the day's key: its visitor and its slot."""
 
-    event: ViewEvent
-    viewer: Viewer
+    id: UUID
     has_clients_id: bool
-
-    @property
-    def is_somebody(self) -> bool:
-        """Whether there is a viewer to tell from others."""
-        return self.viewer.user_id is not None or self.viewer.address is not None
-
-    @property
-    def has_visitor(self) -> bool:
-        """Whether the viewer may be kept, as a hash."""
-        return self.is_somebody and not self.viewer.keep_no_visitor and self.event.outcome != "bot"
-
-    @property
-    def has_slot(self) -> bool:
-        """Whether another view by the same viewer is a repeat. Also of those who ask not to be kept."""
-        content_type = CONTENT_TYPES.get(self.event.entity_type, SITE_EVENT)
-        return content_type.has_window and self.is_somebody and self.event.outcome == "counted"
+    occurred_at: datetime
+    day: date
+    viewed: _Viewed
+    viewer: Viewer
+    outcome: Outcome
+    device: Device
+    referrer_domain: str | None
+    has_visitor: bool  # whether the viewer may be kept, as a hash
+    has_slot: bool  # whether another view by the same viewer is a repeat; also of those not to be kept
 
 
 def page_view(body: Body, viewer: Viewer, now: datetime, edge: Edge) -> ViewEvent:
@@ -142,7 +134,12 @@ def site_event(body: Body, now: datetime, edge: Edge) -> View:
     viewed = _Viewed(SITE_EVENT.name, event_type, fields.detail_class(detail or ""), "api")
     when = _when_reported(body, now, edge.settings.raw_retention_days)
     draft = _draft(body, viewed, _reported_viewer(body, edge), when, edge)
-    return _finished([replace(draft, event=replace(draft.event, outcome="counted"))], now, edge)[0]
+    return _finished([_whoever_did_it(draft)], now, edge)[0]
+
+
+def _whoever_did_it(draft: _Draft) -> _Draft:
+    is_somebody = draft.viewer.user_id is not None or draft.viewer.address is not None
+    return draft._replace(outcome="counted", has_visitor=is_somebody)
 
 
 def _entries(body: Body) -> list[object]:
@@ -193,23 +190,21 @@ def _draft(body: Body, viewed: _Viewed, viewer: Viewer, when: tuple[UUID, dateti
     event_id, occurred_at = when
     agent = user_agents.describe(viewer.user_agent)
     outcome: Outcome = "bot" if agent.is_bot else "own" if _is_own(viewed, viewer, edge) else "counted"
-    own_domains = edge.settings.site_domains | viewer.own_domains
-    event = ViewEvent(
+    is_somebody = viewer.user_id is not None or viewer.address is not None
+    has_window = CONTENT_TYPES.get(viewed.entity_type, SITE_EVENT).has_window
+    return _Draft(
         id=event_id,
+        has_clients_id=body.get("id") is not None,
         occurred_at=occurred_at,
         day=site_day(occurred_at, edge.settings.time_zone),
-        entity_type=viewed.entity_type,
-        external_id=viewed.external_id,
-        view_type=viewed.view_type,
-        view_source=viewed.view_source,
+        viewed=viewed,
+        viewer=viewer,
         outcome=outcome,
         device=agent.device,
-        country=viewer.country,
-        referrer_domain=_referrer_domain(body, outcome, own_domains),
-        visitor=None,
-        authenticated=viewer.user_id is not None,
+        referrer_domain=_referrer_domain(body, outcome, viewer.own_domains, edge.settings.site_domains),
+        has_visitor=is_somebody and not viewer.keep_no_visitor and outcome != "bot",
+        has_slot=is_somebody and has_window and outcome == "counted",
     )
-    return _Draft(event, viewer, has_clients_id=body.get("id") is not None)
 
 
 def _is_own(viewed: _Viewed, viewer: Viewer, edge: Edge) -> bool:
@@ -219,32 +214,48 @@ def _is_own(viewed: _Viewed, viewer: Viewer, edge: Edge) -> bool:
 
 
 def _finished(drafts: Iterable[_Draft], now: datetime, edge: Edge) -> list[View]:
-    """The views with visitors and slots; the salts of all their days are asked for at once."""
+    """The views with visitors and slots; the keys of all their days are asked for at once."""
     drafts = list(drafts)
+    days = {draft.day for draft in drafts if draft.has_visitor}
     today = site_day(now, edge.settings.time_zone)
-    days = {draft.event.day for draft in drafts if draft.has_visitor}
     if any(draft.has_slot for draft in drafts):
         days |= {today, today - timedelta(days=1)}
-    salts = edge.salts(days, now) if days else {}
-    keys = {day: visitors.day_key(edge.settings.pepper, salt) for day, salt in salts.items()}
+    keys = edge.day_keys(days, now) if days else {}
     return [_finish(draft, keys, today, now, edge.settings.dedup_window) for draft in drafts]
 
 
-def _finish(draft: _Draft, keys: Mapping[date, bytes], today: date, now: datetime, window: timedelta) -> View:
-    event = draft.event
-    if draft.has_visitor:
-        event = replace(event, visitor=_visitor(keys[event.day], draft.viewer))
-    if not draft.has_slot:
-        return View(event, draft.has_clients_id)
-    # by the server's clock, never the event's: a slot is about now
-    slots = [
-        visitors.slot(key, _visitor(key, draft.viewer), event.name)
-        for key in (keys[today], keys[today - timedelta(days=1)])
-    ]
-    return View(replace(event, slot=slots[0], slot_ends_at=now + window), draft.has_clients_id, slots[1])
+def _finish(draft: _Draft, keys: Mapping[date, Key], today: date, now: datetime, window: timedelta) -> View:
+    viewed, viewer = draft.viewed, draft.viewer
+    slot = slot_of_yesterday = slot_ends_at = None
+    if draft.has_slot:
+        # by the server's clock, never the event's: a slot is about now
+        name = viewed.entity_type, viewed.external_id
+        slot, slot_of_yesterday = (
+            visitors.slot(key, _visitor(key, viewer), name)
+            for key in (keys[today], keys[today - timedelta(days=1)])
+        )
+        slot_ends_at = now + window
+    event = ViewEvent(
+        id=draft.id,
+        occurred_at=draft.occurred_at,
+        day=draft.day,
+        entity_type=viewed.entity_type,
+        external_id=viewed.external_id,
+        view_type=viewed.view_type,
+        view_source=viewed.view_source,
+        outcome=draft.outcome,
+        device=draft.device,
+        country=viewer.country,
+        referrer_domain=draft.referrer_domain,
+        visitor=_visitor(keys[draft.day], viewer) if draft.has_visitor else None,
+        authenticated=viewer.user_id is not None,
+        slot=slot,
+        slot_ends_at=slot_ends_at,
+    )
+    return View(event, draft.has_clients_id, slot_of_yesterday)
 
 
-def _visitor(key: bytes, viewer: Viewer) -> int:
+def _visitor(key: Key, viewer: Viewer) -> int:
     if viewer.user_id is not None:
         return visitors.visitor_of_user(key, viewer.user_id)
     return visitors.visitor(key, viewer.address or "", viewer.user_agent)
@@ -297,10 +308,17 @@ def _id(body: Body) -> UUID | None:
     return None if text is None else fields.uuid(text, "id")
 
 
-def _referrer_domain(body: Body, outcome: Outcome, own_domains: frozenset[str]) -> str | None:
+def _referrer_domain(
+    body: Body, outcome: Outcome, own_domains: frozenset[str], site_domains: frozenset[str]
+) -> str | None:
     """A text that is no URL (`-`, an app's name) is no referrer, and no error either."""
     text = fields.optional_text(body, "referrer")
-    return None if text is None or outcome == "bot" else referrers.domain(text, own_domains)
+    if text is None or outcome == "bot":
+        return None
+    found = referrers.domain(text)
+    if found is None or referrers.is_own(found, own_domains) or referrers.is_own(found, site_domains):
+        return None
+    return found
 
 
 def _address(entry: Body) -> str | None:

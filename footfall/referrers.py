@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Set
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 READ_CHARACTERS = 2048  # the host stands at the front, within the first 300
@@ -10,6 +11,8 @@ MAX_DOMAIN_CHARACTERS = 253  # RFC 1035, 2.3.4, without the final dot
 # form (xn--...), which is what browsers send.
 LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 DOMAIN = re.compile(rf"{LABEL}(?:\.{LABEL})*")
+# Nearly all referrers; what may be read in two ways is left to the standard library
+PLAIN = re.compile(r"https?://([A-Za-z0-9_.-]{1,254})(?:[/?#]|\Z)")
 ADDRESS = re.compile(r"[0-9.]+")
 
 
@@ -20,12 +23,18 @@ def domain(referrer: str, own_domains: Set[str] = frozenset()) -> str | None:
     one of `own_domains`. These match exactly and with or without a leading `www.`; other subdomains
     are other sites: that `blog.example.org` sends readers to `example.org` is something to know.
     """
-    host = _host(referrer[:READ_CHARACTERS])
-    if host is None or len(host) > MAX_DOMAIN_CHARACTERS:
+    plain = PLAIN.match(referrer)
+    found = _domain(plain[1] if plain else _host(referrer[:READ_CHARACTERS]))
+    return None if found is None or is_own(found, own_domains) else found
+
+
+@lru_cache(maxsize=8192)  # at most some 4 MB; few sites send nearly all readers
+def _domain(host: str | None) -> str | None:
+    if host is None:
         return None
-    if not DOMAIN.fullmatch(host) or ADDRESS.fullmatch(host):
-        return None
-    return None if is_own(host, own_domains) else host
+    lowered = host.lower().removesuffix(".")
+    is_domain = DOMAIN.fullmatch(lowered) and not ADDRESS.fullmatch(lowered)
+    return lowered if is_domain and len(lowered) <= MAX_DOMAIN_CHARACTERS else None
 
 
 def is_own(host: str, own_domains: Set[str]) -> bool:

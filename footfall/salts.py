@@ -5,7 +5,7 @@ that views happen on, tomorrow's included: midnight then passes also while the d
 """
 
 import secrets
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Set
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from threading import Lock
 
@@ -13,9 +13,11 @@ from sqlalchemy import ColumnElement, Connection, Engine, delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import SQLAlchemyError
 
+from footfall import visitors
 from footfall.clock import day_start, site_day
 from footfall.errors import Unavailable
 from footfall.schema import Salt
+from footfall.visitors import Key
 
 SALT_BYTES = 32
 LIFETIME = timedelta(hours=48)  # from the day's beginning, or from the row's if that is later
@@ -26,9 +28,11 @@ NEVER = datetime.min.replace(tzinfo=UTC)
 class SaltCache:
     """The salts that one process holds: tomorrow's, today's and those of days begun within 48 h."""
 
-    def __init__(self, engine: Engine, zone: tzinfo) -> None:
+    def __init__(self, engine: Engine, zone: tzinfo, pepper: bytes = b"") -> None:
         self._engine = engine
         self._zone = zone
+        self._pepper = pepper
+        self._keys: dict[date, Key] = {}  # of days held, and never longer
         self._held: Mapping[date, bytes] = {}  # replaced, never changed: readers take no lock
         self._lock = Lock()
         # between these two moments there is nothing to fetch and nothing to drop
@@ -53,6 +57,25 @@ class SaltCache:
         if missing and self._away:
             raise Unavailable("the visitor keys of the day cannot be read now")
         return found | self._fetch(missing, now) if missing else found
+
+    def are_at_hand(self, now: datetime) -> bool:
+        """Whether the salts of yesterday to tomorrow are held, so that nobody has to wait for them."""
+        return self._settled_from <= now < self._settled_until and site_day(now, self._zone) in self._held
+
+    def keys_for_days(self, days: Set[date], now: datetime) -> Mapping[date, Key]:
+        """The keys of `days`' visitors, perhaps with others. Raises `Unavailable` as above."""
+        if self._settled_from <= now < self._settled_until and self._keys.keys() >= days:
+            return self._keys
+        salts, keys, held = self.for_days(days, now), self._keys, self._held
+        found = {}
+        for day, salt in salts.items():
+            key = keys.get(day)
+            if key is None:
+                key = visitors.day_key(self._pepper, salt)
+                if day in held:
+                    keys[day] = key
+            found[day] = key
+        return found
 
     def _hold_current(self, now: datetime) -> None:
         if self._settled_from <= now < self._settled_until:
@@ -81,6 +104,7 @@ class SaltCache:
             self._held = kept
             self._away = True
             until = now + RETRY
+        self._keys = {}  # after the salts: who still has the old ones writes into the old keys
         self._settled_from = now
         self._settled_until = min([until, *map(self._end_of, kept)])
 

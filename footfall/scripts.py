@@ -45,7 +45,9 @@ def _send(redis: Redis, command: str, calls: Sequence[Call]) -> list[Any]:
     with redis.pipeline(transaction=False) as pipeline:
         for call in calls:
             name = _digest(call.script) if command == "EVALSHA" else _text(call.script)
-            pipeline.execute_command(command, name, len(call.keys), *call.keys, *call.arguments)
+            pipeline.execute_command(  # type: ignore[no-untyped-call]
+                command, name, len(call.keys), *call.keys, *call.arguments
+            )
         return list(pipeline.execute(raise_on_error=False))
 
 

@@ -46,6 +46,7 @@ class Settings:
     dedup_window: timedelta
     require_sign_in: bool
     demo_site: bool
+    hot_lane: bool
     metrics_token: str | None
 
     @classmethod
@@ -72,6 +73,7 @@ class Settings:
             dedup_window=_dedup_window(values),
             require_sign_in=_boolean(values, "FOOTFALL_REQUIRE_SIGN_IN", True),
             demo_site=_boolean(values, "FOOTFALL_DEMO_SITE", False),
+            hot_lane=_boolean(values, "FOOTFALL_HOT_LANE", True),
             metrics_token=_metrics_token(values),
         )
 

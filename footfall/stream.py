@@ -117,17 +117,16 @@ def take(redis: Redis, views: Sequence[View], seeds: Sequence[Counts | None], no
         for view, seed in zip(views, seeds, strict=True)
         if view.event.entity_type != PAGE.name
     ]
-    replies = iter(scripts.run_all(redis, calls)[1 if pages else 0 :])
+    replies = scripts.run_all(redis, calls)
+    of_content = (_taken(reply) for reply in (replies[1:] if pages else replies))
     return [
-        Taken("taken", view.event.outcome, 0) if view.event.entity_type == PAGE.name else _taken(next(replies))
+        Taken("taken", view.event.outcome, 0) if view.event.entity_type == PAGE.name else next(of_content)
         for view in views
     ]
 
 
 def _put(events: Sequence[ViewEvent]) -> Call:
-    payloads = [
-        encode(events[start : start + ENTRY_EVENTS]) for start in range(0, len(events), ENTRY_EVENTS)
-    ]
+    payloads = [encode(events[start : start + ENTRY_EVENTS]) for start in range(0, len(events), ENTRY_EVENTS)]
     accepted = Counter(event.day for event in events)
     tallies = [item for day, amount in accepted.items() for item in (f"{day}:accepted", amount)]
     return Call("put", [STREAM_KEY, LEDGER_KEY], [len(payloads), *payloads, *tallies])

@@ -247,9 +247,8 @@ class Supervisor:
     def _own_parts(self) -> Iterator[Part]:
         python = [sys.executable, "-m"]
         address = ["--host", self._host, "--port", str(self._port)]
-        serve = ["granian", "--interface", "wsgi", "--factory", "--no-ws", *address]
-        # four threads: while one waits for the queue's disk, the others work
-        serve += ["--blocking-threads", "4", "--workers-kill-timeout", "5", "api.app:create_app"]
+        serve = ["granian", "--interface", "asginl", "--factory", "--no-ws", *address]
+        serve += ["--workers-kill-timeout", "5", "api.asgi:create_app"]
         yield self._command("api", [*python, *serve], API_STOP_SECONDS, self._url)
         celery = [*python, "celery", "-A", "worker"]
         for name, queue in {"worker": "write", "upkeep": "upkeep"}.items():

@@ -1,8 +1,11 @@
 """Real PostgreSQL and Redis for the integration tests: migrated once, empty at the start of each test."""
 
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from freezegun import freeze_time
@@ -15,6 +18,7 @@ from footfall.database import make_engine, migrate
 from footfall.settings import Settings
 from tests.factory import make_settings
 from tests.integration.content import Open, Site, site_on
+from tests.integration.own_redis import OwnRedis
 from tests.integration.patient import Patient, healthy
 
 NOW = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)  # where a test's clock begins
@@ -99,6 +103,16 @@ def redis(settings: Settings) -> Iterator[Redis]:
     yield client
     client.flushall()
     client.close()
+
+
+@pytest.fixture
+def own() -> Iterator[OwnRedis]:
+    """A Redis of the test's own, to harm."""
+    folder = Path(tempfile.mkdtemp(prefix="footfall-redis-", dir="/tmp"))
+    redis = OwnRedis(folder)
+    yield redis
+    redis.server.stop(redis.process)
+    shutil.rmtree(folder)
 
 
 @pytest.fixture

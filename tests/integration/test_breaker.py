@@ -2,19 +2,13 @@
 
 import logging
 import os
-import shutil
-import signal
-import subprocess
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,36 +28,13 @@ from footfall.ids import uuid7
 from footfall.settings import Settings
 from footfall.stream import Taken
 from tests.factory import make_event
+from tests.integration.own_redis import OwnRedis
 from tests.waiting import wait_until
 
 STORY = ("story", "s1")
 TIMEOUT_SECONDS = 0.5  # instead of 5, which would make each pause long
 AWAY_SECONDS = 0.2  # instead of 2
 AWAY, BACK = "Redis is away, views go to the database", "Redis is back"
-
-
-class OwnRedis:
-    """A server of one test, which may do with it what it likes."""
-
-    def __init__(self, folder: Path) -> None:
-        self.server = embedded.Redis(folder / "redis", embedded.socket_folder(folder), folder / "redis.log")
-        self.process: subprocess.Popen[bytes] = self.server.start()
-
-    def start(self) -> None:
-        self.process = self.server.start()
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """It takes connections and commands, and answers when the block has ended."""
-        self.process.send_signal(signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            self.process.send_signal(signal.SIGCONT)
 
 
 class Noting(Redis):
@@ -79,15 +50,6 @@ class Noting(Redis):
             return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
         finally:
             self.commands.append((start, time.monotonic()))
-
-
-@pytest.fixture
-def own() -> Iterator[OwnRedis]:
-    folder = Path(tempfile.mkdtemp(prefix="footfall-breaker-", dir="/tmp"))
-    redis = OwnRedis(folder)
-    yield redis
-    redis.server.stop(redis.process)
-    shutil.rmtree(folder)
 
 
 @pytest.fixture
@@ -165,7 +127,7 @@ def test_counts_are_refused_at_once_while_redis_is_away_and_then_the_databases(
     while (found := shown_or_refused(door)) is None:
         take(door, story_view(settings))
         refusals += 1
-    assert 1.0 <= time.monotonic() - refused_at < 1.5
+    assert 1.0 <= time.monotonic() - refused_at < 3
     assert refusals > 10
     assert found == {"intentional": refusals}  # two are in the queue, where nobody can look
 
@@ -194,15 +156,18 @@ def test_a_view_that_is_being_written_while_somebody_goes_back_is_known_to_redis
     own.kill()
     take(door, story_view(settings))
     slow = story_view(settings, viewer=7)
-    with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(2) as pool:
         with engine.begin() as connection:
             connection.execute(entities.HOLD_OFF_WRITERS)
             answer = pool.submit(take, door, slow)
             wait_until(lambda: waits_for_a_lock(engine))
             own.start()
             time.sleep(AWAY_SECONDS)
+            looking = pool.submit(take, door, story_view(settings))  # and written past Redis meanwhile
+            wait_until(lambda: shown_or_refused(door) is not None)
             take(door, story_view(settings))
-            assert redis.xlen(stream.STREAM_KEY) == 2, "it did not go back"
+            assert redis.xlen(stream.STREAM_KEY) == 2
+        looking.result()
         assert answer.result() == Taken("taken", "counted", answer.result().views)
     assert take(door, story_view(settings, viewer=7)).outcome == "repeat"
     assert redis.xlen(stream.STREAM_KEY) == 3
@@ -338,7 +303,8 @@ def story_view(settings: Settings, viewer: int | None = None) -> View:
 
 
 def take(door: Acceptance, view: View) -> Taken:
-    return door.take_one(view, utc_now())
+    (taken,) = door.take([view], utc_now())
+    return taken
 
 
 def take_until_through_redis(

@@ -314,7 +314,7 @@ def test_what_was_decided_about_an_unreadable_view_still_holds(
     door = Acceptance(engine, redis, settings)
     slot = {"slot": b"s" * 16, "slot_ends_at": NOW + timedelta(hours=24)}
     views = [make_event(settings, NOW, entity_type="story", external_id="s", **slot) for _ in range(2)]
-    assert [door.take_one(View(one), NOW).outcome for one in views] == ["counted", "repeat"]
+    assert [door.take([View(one)], NOW)[0].outcome for one in views] == ["counted", "repeat"]
     event.ENVELOPE_VERSION += 1
     writer.drain(engine, redis, settings, "test")
     assert letters(engine) == [(1, "unreadable"), (2, "unreadable")]

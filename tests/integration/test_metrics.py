@@ -31,7 +31,7 @@ from tests.integration.api import API_KEY_HASH, FIREFOX, SERVICE, bearer
 from tests.integration.conftest import NOW
 from tests.integration.content import Open, Site, site_on
 from tests.integration.everything import site_with_everything
-from tests.integration.test_breaker import OwnRedis
+from tests.integration.own_redis import OwnRedis
 from tests.prometheus_text import Scrape, parse
 from tests.unit import mmdb
 

@@ -16,7 +16,7 @@ from footfall.errors import Invalid, NotAuthenticated
 from footfall.event import View, ViewEvent, decode, encode
 from footfall.ids import uuid7
 from footfall.intake import Edge, Viewer
-from footfall.visitors import day_key, visitor, visitor_of_user
+from footfall.visitors import Key, day_key, visitor, visitor_of_user
 from tests.factory import PEPPER, make_settings
 
 NOW = datetime(2026, 11, 20, 0, 30, tzinfo=UTC)
@@ -29,10 +29,6 @@ def salt(day: date) -> bytes:
     return f"salt of {day}".encode()
 
 
-def salts(days: Collection[date], _: datetime) -> dict[date, bytes]:
-    return {day: salt(day) for day in days}
-
-
 def country_of(address: str) -> str | None:
     return "GB" if address == "192.0.2.9" else None
 
@@ -41,7 +37,11 @@ def owner_of(_entity_type: str, external_id: str) -> str | None:
     return "ann" if external_id == "anns" else None
 
 
-EDGE = Edge(SETTINGS, salts, country_of, owner_of)
+def day_keys(days: Collection[date], _: datetime) -> dict[date, Key]:
+    return {day: day_key(PEPPER.encode(), salt(day)) for day in days}
+
+
+EDGE = Edge(SETTINGS, day_keys, country_of, owner_of)
 
 
 def view(viewer: Viewer = VIEWER, edge: Edge = EDGE, **body: object) -> ViewEvent:
@@ -104,10 +104,10 @@ def test_who_asks_not_to_be_traced_is_counted_and_no_visitor() -> None:
 
 
 def test_no_salt_is_asked_for_where_no_visitor_is_kept() -> None:
-    def never(days: Collection[date], _: datetime) -> dict[date, bytes]:
+    def never(days: Collection[date], _: datetime) -> dict[date, Key]:
         raise AssertionError(days)
 
-    edge = replace(EDGE, salts=never)
+    edge = replace(EDGE, day_keys=never)
     assert view(replace(VIEWER, user_agent="Googlebot/2.1"), edge=edge).outcome == "bot"
     assert view(replace(VIEWER, keep_no_visitor=True), edge=edge).visitor is None
     assert view(replace(VIEWER, address=None), edge=edge).visitor is None
@@ -519,9 +519,9 @@ def test_a_batch_is_a_list_of_at_most_1000(events: object) -> None:
 def test_the_salts_of_all_days_of_a_batch_are_asked_for_at_once() -> None:
     asked: list[set[date]] = []
 
-    def note(days: Collection[date], now: datetime) -> dict[date, bytes]:
+    def note(days: Collection[date], now: datetime) -> dict[date, Key]:
         asked.append(set(days))
-        return salts(days, now)
+        return day_keys(days, now)
 
     entries = [
         {
@@ -533,5 +533,5 @@ def test_the_salts_of_all_days_of_a_batch_are_asked_for_at_once() -> None:
         }
         for back in (0, 1, 2, 1, 0)
     ]
-    intake.batch({"events": entries}, NOW, replace(EDGE, salts=note))
+    intake.batch({"events": entries}, NOW, replace(EDGE, day_keys=note))
     assert asked == [{date(2026, 11, 20), date(2026, 11, 19), date(2026, 11, 18)}]

@@ -1,0 +1,203 @@
+"""The application as it is served: `granian --interface asginl --factory api.asgi:create_app`.
+
+Page views take the hot lane; everything else is Flask's, in threads of its own. A body is read whole before a
+thread is given to it, so that slow senders occupy none; those who read slowly are given up after a while.
+"""
+
+import asyncio
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import unquote_to_bytes
+
+from flask import Flask
+
+from api import app as flask_application
+from api import metrics, tracking
+from api.hot_lane import HotLane
+from api.parts import of
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+THREADS = 8  # no more than PostgreSQL's pool has connections
+MOST_BYTES = {f"/api{tracking.BATCH_PATH}": tracking.BATCH_BYTES}
+MOST_BYTES_ELSEWHERE = 64 * 1024
+BODY_SECONDS = 30.0
+SEND_SECONDS = 30.0  # for one piece of a streamed answer
+WITHOUT_BODY = (204, 304)
+WITHOUT_PREFIX = ("CONTENT_TYPE", "CONTENT_LENGTH")  # of all headers, in WSGI
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+
+class Answer(NamedTuple):
+    """A whole answer."""
+
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+
+
+TOO_SLOW = Answer(
+    408,
+    [(b"content-type", b"application/json"), (b"connection", b"close")],
+    b'{"error":"the body took too long","code":"too_slow"}',
+)
+
+
+def create_app() -> "Application":
+    """The application for the environment's settings. Raises as `api.app.create_app` does."""
+    return Application(flask_application.create_app())
+
+
+class Application:
+    """A Flask application behind ASGI, with the hot lane in front if its settings want one.
+
+    Ours and not a library's: those at hand refuse bytes beyond ASCII in a query, hold a thread while a slow
+    client sends or reads, and cross between threads four times for an answer.
+    """
+
+    def __init__(self, app: Flask) -> None:
+        self._app = app
+        self._lane = HotLane(app) if of(app).settings.hot_lane else None
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="flask")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                body = await _body(scope, receive)
+        except TimeoutError:
+            return await _send(send, TOO_SLOW)
+        except ConnectionError:
+            return None  # nobody is left to answer
+        if self._lane is not None and self._lane.is_for(scope):
+            try:
+                head = await self._lane.answer(scope, body)
+            except Exception as error:
+                return await _send(send, self._failed(_environ(scope, body), error))
+            if head is not None:
+                return await _send(send, Answer(204, head, b""))
+        loop = asyncio.get_running_loop()
+        answer = await loop.run_in_executor(self._threads, self._answer, _environ(scope, body), loop, send)
+        return await _send(send, answer) if answer is not None else None
+
+    def _answer(
+        self, environ: "WSGIEnvironment", loop: asyncio.AbstractEventLoop, send: Send
+    ) -> Answer | None:
+        """Flask's answer; None for a streamed one, which has been sent then."""
+        head: list[tuple[int, list[tuple[bytes, bytes]]]] = []
+
+        def start_response(
+            status: str, headers: list[tuple[str, str]], _: object = None
+        ) -> Callable[[bytes], None]:
+            head.append((int(status[:3]), _as_bytes(headers)))
+            return _no_write
+
+        pieces = self._app(environ, start_response)
+        try:
+            ((status, headers),) = head
+            if status in WITHOUT_BODY or any(name == b"content-length" for name, _ in headers):
+                return Answer(status, headers, b"".join(pieces))
+            for message in _messages(status, headers, pieces):
+                asyncio.run_coroutine_threadsafe(_sent(send, message), loop).result(SEND_SECONDS)
+            return None
+        except TimeoutError:
+            # raised, so that what is sent of it does not look whole
+            raise ConnectionAbortedError("the client reads no further") from None
+        finally:
+            if hasattr(pieces, "close"):
+                pieces.close()
+
+    def _failed(self, environ: "WSGIEnvironment", error: Exception) -> Answer:
+        """What Flask answers when a view function raises `error`."""
+        with self._app.request_context(environ):
+            made = self._app.make_response(self._app.handle_user_exception(error))
+            response = self._app.process_response(made)
+            return Answer(response.status_code, _as_bytes(response.headers), response.get_data())
+
+
+async def _body(scope: Scope, receive: Receive) -> bytes:
+    """The request's body, up to one byte more than the endpoint takes; none of one that says it is larger.
+
+    Raises `ConnectionError` when the client is gone.
+    """
+    most = MOST_BYTES.get(scope["path"], MOST_BYTES_ELSEWHERE)
+    length = next((value for name, value in scope["headers"] if name == b"content-length"), None)
+    if length is not None and length.isdigit() and int(length) > most + 1:
+        return b""  # Flask refuses it for what it says of itself
+    body, has_more = b"", True
+    while has_more and len(body) <= most:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise ConnectionError("the client is gone")
+        body += message.get("body", b"")
+        # granian tells of the end with one message more, which need not be waited for
+        has_more = message.get("more_body", False) and not (length is not None and len(body) >= int(length))
+    return body
+
+
+def _environ(scope: Scope, body: bytes) -> "WSGIEnvironment":
+    """The request as WSGI has it (PEP 3333): bytes as Latin-1, one value a header."""
+    host, port = scope["server"] or ("localhost", 80)
+    environ: WSGIEnvironment = {
+        "REQUEST_METHOD": scope["method"],
+        "SCRIPT_NAME": "",
+        "PATH_INFO": unquote_to_bytes(scope["raw_path"]).decode("latin-1"),
+        "QUERY_STRING": scope["query_string"].decode("latin-1"),
+        "SERVER_NAME": host,
+        "SERVER_PORT": str(port),
+        "SERVER_PROTOCOL": f"HTTP/{scope['http_version']}",
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": scope["scheme"],
+        "wsgi.input": BytesIO(body),
+        "wsgi.input_terminated": True,  # the body is all there is, also of one that came in chunks
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": True,
+        "wsgi.run_once": False,
+        metrics.STARTED: time.perf_counter(),
+    }
+    if scope["client"]:
+        environ["REMOTE_ADDR"] = scope["client"][0]
+    for raw_name, value in scope["headers"]:
+        if b"_" in raw_name:
+            continue  # X_Forwarded_For would pass for X-Forwarded-For
+        name = raw_name.decode("latin-1").upper().replace("-", "_")
+        name = name if name in WITHOUT_PREFIX else f"HTTP_{name}"
+        text = value.decode("latin-1")
+        separator = "; " if name == "HTTP_COOKIE" else ","
+        environ[name] = f"{environ[name]}{separator}{text}" if name in environ else text
+    return environ
+
+
+def _as_bytes(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+    return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+
+
+def _messages(
+    status: int, headers: list[tuple[bytes, bytes]], pieces: Iterable[bytes]
+) -> Iterator[dict[str, Any]]:
+    yield {"type": "http.response.start", "status": status, "headers": headers}
+    for piece in pieces:
+        yield {"type": "http.response.body", "body": piece, "more_body": True}
+    yield {"type": "http.response.body", "body": b""}
+
+
+async def _send(send: Send, answer: Answer) -> None:
+    await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
+    await send({"type": "http.response.body", "body": answer.body})
+
+
+def _no_write(_: bytes) -> None:
+    raise NotImplementedError("an application answers with pieces")
+
+
+async def _sent(send: Send, message: dict[str, Any]) -> None:
+    await send(message)
