@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 WEB_STAMP := web/node_modules/.package-lock.json
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test lint lock web web-test screenshots clean
+.PHONY: help setup demo run test lint lock web web-test bench screenshots clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | while IFS="$$(printf '\t')" read -r name what; do printf '  make %-11s %s\n' "$$name" "$$what"; done
@@ -50,6 +50,10 @@ test: lint web-test ## lint, types, import contracts, all tests
 lock: setup ## write the lock files anew from pyproject.toml
 	@$(BIN)/pip-compile --quiet --upgrade --output-file requirements.lock pyproject.toml
 	@$(BIN)/pip-compile --quiet --upgrade --extra dev --output-file requirements-dev.lock pyproject.toml
+
+bench: setup ## measure everything against the usual design, half an hour; QUICK=1: five minutes (needs wrk)
+	@command -v wrk >/dev/null || { echo "the load comes from wrk, which is not installed: apt install wrk" >&2; exit 1; }
+	@$(BIN)/python -m benchmarks $(if $(QUICK),--quick)
 
 screenshots: setup ## take the dashboard's pictures in docs/ anew (needs Debian's chromium and chromium-driver)
 	@$(BIN)/python -m tests.browser.screenshots docs
