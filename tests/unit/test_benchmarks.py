@@ -14,7 +14,7 @@ from footfall.visitors import normalise_address
 OUTPUT = """Running 2s test @ http://127.0.0.1:8000
   1 threads and 64 connections
 Requests/sec:   5000.00
-RESULT {"seconds": 2.004, "answers": 10020, "refused": 20, "broken": 1, "p50_ms": 9.5, "p99_ms": 31, "max_ms": 80}
+RESULT {"seconds": 2.004, "answers": 99, "refused": 9, "broken": 1, "p50_ms": 9.5, "p99_ms": 31, "max_ms": 8}
 """
 
 
@@ -26,7 +26,7 @@ def stat(pid: int, parent: int, *times: int, name: str = "python") -> list[str]:
 
 def test_wrks_result_is_read() -> None:
     load = wrk.parse(OUTPUT, cpu_seconds=1.234)
-    assert (load.seconds, load.accepted, load.broken) == (2.004, 10_000, 1)
+    assert (load.seconds, load.accepted, load.broken) == (2.004, 90, 1)
     assert (load.p50_ms, load.p99_ms, load.cpu_seconds) == (9.5, 31, 1.23)
 
 
