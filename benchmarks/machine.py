@@ -33,6 +33,13 @@ def cpu_seconds(groups: Groups, stats: Stats | None = None) -> dict[str, float]:
     return {name: sum(_cpu(stats[pid]) for pid in pids) for name, pids in members(groups, stats).items()}
 
 
+def busy_seconds() -> float:
+    """CPU that the whole machine has spent so far, and what its host took from it."""
+    # user, nice, system, idle, iowait, irq, softirq, steal; the guests' are in the first two already
+    spent = list(map(int, (PROC / "stat").read_text().split(maxsplit=9)[1:9]))
+    return (sum(spent) - spent[3] - spent[4]) / TICKS
+
+
 def memory_mb(groups: Groups) -> dict[str, float]:
     """Memory of each group now. A page that several processes share is divided between them."""
     return {name: sum(map(_memory_mb, pids)) for name, pids in members(groups, _stats()).items()}

@@ -45,10 +45,10 @@ def shown(value: Any) -> str:
     return f"{value:.3g}" if abs(value) >= 0.1 or value == 0 else f"{value:.4f}"
 
 
-def ratio(ours: Any, other: Any) -> str:
-    """How many times as much the other is."""
+def ratio(ours: Any, other: Any, *, more_is_better: bool = False) -> str:
+    """How many times better ours is: above 1 is better, whatever is measured."""
     if not all(
         isinstance(value, int | float) and not isinstance(value, bool) and value for value in (ours, other)
     ):
         return ""
-    return f"{other / ours:.3g} x"
+    return f"{ours / other if more_is_better else other / ours:.3g} x"

@@ -112,6 +112,7 @@ def test_a_trend_is_told_from_noise() -> None:
 
 def test_ratios_say_how_much_better_ours_is() -> None:
     assert report.ratio(0.1, 3.6) == "36 x"
+    assert report.ratio(9_000, 300, more_is_better=True) == "30 x"
     assert report.ratio(0, 3.6) == report.ratio(True, True) == report.ratio(1, None) == ""
 
 
