@@ -57,8 +57,9 @@ def measured(system: systems.System, requests: Path, seconds: int, connections: 
     began, busy_before = time.monotonic(), machine.busy_seconds()
     with machine.sampled(lambda: machine.memory_mb(system.groups), 1.0) as memory:
         load = wrk.run(system.url, requests, seconds, connections)
+        ended = time.monotonic()
         system.wait_until_drained()
-        took = time.monotonic() - began
+        took, window = load.seconds + time.monotonic() - ended, time.monotonic() - began
         cpu, busy = machine.cpu_seconds(system.groups), machine.busy_seconds() - busy_before
     durable = system.rows() - rows_before
     others = busy - sum(cpu.values()) + sum(cpu_before.values()) - load.cpu_seconds
@@ -77,7 +78,7 @@ def measured(system: systems.System, requests: Path, seconds: int, connections: 
         "cpu_seconds_per_1000_by_part": per_1000,
         "wrk_cpu_seconds_per_1000": round(load.cpu_seconds / load.answers * 1000, 4),
         # of all cores: what else ran, which makes every figure here worse
-        "others_cpu_percent": round(max(100 * others / took / (os.cpu_count() or 1), 0)),
+        "others_cpu_percent": round(max(100 * others / window / (os.cpu_count() or 1), 0)),
         "memory_mb": round(max(sum(sample.values()) for sample in memory)),
         "memory_mb_by_part": {name: round(max(sample[name] for sample in memory)) for name in cpu},
         "bytes_per_event": round(system.table_bytes() / system.rows()),

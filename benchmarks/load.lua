@@ -6,7 +6,7 @@ ffi.cdef("typedef struct { long s; long us; } footfall_timeval; int gettimeofday
 
 local bit = require("bit")
 local hex = {} -- all numbers of 16 bits, as four digits
-local heads, bodies = {}, {}
+local requests = {} -- all but the id and the body's end
 local moment = ffi.new("footfall_timeval")
 local next_request, threads, shown_ms, shown = 0, 0, 0, ""
 
@@ -20,13 +20,9 @@ function init()
   math.randomseed(tonumber(moment.s) * 1000 + tonumber(moment.us) % 1000 + number * 7919)
   for value = 0, 65535 do hex[value] = string.format("%04x", value) end
   local file = assert(io.open(os.getenv("FOOTFALL_BENCH_REQUESTS")))
-  while true do
-    local head, body = file:read("*l", "*l")
-    if not head then break end
-    heads[#heads + 1] = head:gsub("|", "\r\n") .. body:sub(1, -3)
-  end
+  for text in file:read("*a"):gmatch("([^\1]+)\1") do requests[#requests + 1] = text end
   file:close()
-  next_request = math.random(#heads)
+  next_request = math.random(#requests)
 end
 
 function request()
@@ -37,10 +33,10 @@ function request()
     shown = string.format("%012x", ms)
     shown = shown:sub(1, 8) .. "-" .. shown:sub(9) .. "-7"
   end
-  next_request = next_request % #heads + 1
+  next_request = next_request % #requests + 1
   local random = math.random
   local a, b = random(0, 65535), random(0, 16383)
-  return heads[next_request] .. shown .. hex[a]:sub(2) .. "-" .. hex[32768 + b] .. "-"
+  return requests[next_request] .. shown .. hex[a]:sub(2) .. "-" .. hex[32768 + b] .. "-"
     .. hex[random(0, 65535)] .. hex[random(0, 65535)] .. hex[random(0, 65535)] .. '"}'
 end
 

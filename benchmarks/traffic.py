@@ -65,11 +65,12 @@ def addresses(n: int, rng: random.Random) -> list[str]:
 
 
 def write_requests(file: Path, n: int = REQUESTS, seed: int = 1) -> None:
-    """Write `n` requests of the script in the page for load.lua: all but the id, two lines each."""
+    """Write `n` requests of the script in the page for load.lua, up to the id, each ended by a byte 1."""
     rng = random.Random(seed)
     visitors = [(address, rng.choice(USER_AGENTS)) for address in addresses(ADDRESSES, rng)]
     ranks = rng.choices(range(1, PATHS + 1), cum_weights=zipf_weights(PATHS), k=n)
-    file.write_text("".join(_request(path(rank), *rng.choice(visitors), rng) for rank in ranks))
+    requests = (_request(path(rank), *rng.choice(visitors), rng) for rank in ranks)
+    file.write_bytes("".join(f"{request}\1" for request in requests).encode())
 
 
 def _request(page: str, address: str, user_agent: str, rng: random.Random) -> str:
@@ -90,11 +91,8 @@ def _request(page: str, address: str, user_agent: str, rng: random.Random) -> st
         "X-Forwarded-Proto": "https",
         "Content-Length": str(len(body) + 36),  # with the id in it
     }
-    # "|" stands for a line's end, which the file has for its own
-    head = "|".join(
-        ["POST /api/track/page-view HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
-    )
-    return f"{head}||\n{body}\n"
+    lines = ["POST /api/track/page-view HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
+    return "\r\n".join([*lines, "", body.removesuffix('"}')])
 
 
 def events(day: date, n: int, entities: int, seed: int = 1) -> Iterator[ViewEvent]:

@@ -1,5 +1,6 @@
 """The parts of the benchmarks that compute: a wrong one would make every figure wrong."""
 
+import json
 import random
 from datetime import date
 from pathlib import Path
@@ -75,19 +76,20 @@ def test_paths_follow_zipfs_law() -> None:
 
 def test_requests_are_what_browsers_of_many_people_send(tmp_path: Path) -> None:
     traffic.write_requests(tmp_path / "requests.txt", n=3_000)
-    lines = (tmp_path / "requests.txt").read_text().splitlines()
-    heads, bodies = lines[::2], lines[1::2]
-    assert len(heads) == len(bodies) == 3_000
-    fields = [dict(line.split(": ", 1) for line in head.split("|")[1:-2]) for head in heads]
-    assert all(head.endswith("||") for head in heads)
-    assert all(body.endswith('"id":""}') for body in bodies)
-    assert [int(its["Content-Length"]) for its in fields] == [len(body) + 36 for body in bodies]
+    requests = (tmp_path / "requests.txt").read_bytes().decode().split("\1")
+    assert len(requests) == 3_001
+    assert requests.pop() == ""
+    parts = [request.split("\r\n\r\n") for request in requests]
+    fields = [dict(line.split(": ", 1) for line in head.split("\r\n")[1:]) for head, _ in parts]
+    bodies = [body + '01a0a5a6-7f4b-7a3c-8a3c-0123456789ab"}' for _, body in parts]
+    assert all(json.loads(body).keys() == {"path", "referrer", "id"} for body in bodies)
+    assert [int(its["Content-Length"]) for its in fields] == [len(body) for body in bodies]
     found = {its["X-Forwarded-For"] for its in fields}
     assert len(found) > 2_500
     assert {normalise_address(address) for address in found} == found
     assert len({its["User-Agent"] for its in fields}) == len(set(traffic.USER_AGENTS)) == 50
     traffic.write_requests(tmp_path / "again.txt", n=3_000)
-    assert (tmp_path / "again.txt").read_text().splitlines() == lines
+    assert (tmp_path / "again.txt").read_bytes() == (tmp_path / "requests.txt").read_bytes()
 
 
 def test_events_are_of_their_day_and_groups_lose_none() -> None:
