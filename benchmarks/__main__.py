@@ -21,7 +21,7 @@ STEPS: dict[str, tuple[click.Command, list[str], list[str]]] = {
     "intake": (intake.main, [], ["--seconds", "15", "--baseline-seconds", "8"]),
     "write": (write.main, [], ["--quick"]),
     "roll_up": (roll_up.main, [], ["--quick"]),
-    "memory": (memory.main, [], ["--views", "100000"]),
+    "memory": (memory.main, [], ["--views", "100000", "--seconds", "60"]),
     "read": (read.main, [], ["--scale", "0.02", "--runs", "5"]),
 }
 GROWING = ("write", "roll_up")  # which know --largest
@@ -92,12 +92,10 @@ def drawn(found: dict[str, dict[str, Any]]) -> dict[str, str]:
             name: {part: cpu for part, cpu in its.items() if cpu >= 0.0005} for name, its in parts.items()
         }
         charts["cpu"] = plots.bars("CPU per 1,000 durable views, all processes", "seconds", parts)
-    for name, what, figure in (
-        ("write", "Writing: CPU per 1,000 events", "cpu_seconds_per_1000"),
-        ("roll_up", "Rolling a day up", "seconds"),
-    ):
-        if name in found:
-            charts |= _growth(name.replace("_", ""), what, found[name], figure)
+    if "write" in found:
+        charts |= _growth("write", "Writing: CPU per 1,000 events", found["write"], "cpu_seconds_per_1000")
+    if "roll_up" in found:
+        charts |= _growth("rollup", "Rolling a day up", found["roll_up"], "seconds")
     if "memory" in found:
         samples = found["memory"]["samples"]
         series = {
@@ -108,21 +106,19 @@ def drawn(found: dict[str, dict[str, Any]]) -> dict[str, str]:
 
 
 def _growth(name: str, what: str, its: dict[str, Any], figure: str) -> dict[str, str]:
-    series = {"as the day grows": [(line["events"], line[figure]) for line in its["by_events"]]}
-    if "tail_seconds" in its["by_events"][0]:
-        tail = [(line["events"], line["tail_seconds"]) for line in its["by_events"]]
-        series = {"as a whole": series["as the day grows"], f"only {its['tail']:,} more": tail}
-    by_entities = {"": [(line["entities"], line[figure]) for line in its["by_entities"]]}
-    if "tail_seconds" in its["by_entities"][0]:
-        tail = [(line["entities"], line["tail_seconds"]) for line in its["by_entities"]]
-        by_entities = {"as a whole": by_entities[""], f"only {its['tail']:,} more": tail}
-    events = its["by_entities"][0]["events"]
-    return {
-        f"{name}-events": plots.lines(what, "events in the day", "seconds", series, log=True),
-        f"{name}-entities": plots.lines(
-            f"{what}, {events:,} events", "entities", "seconds", by_entities, log=True
-        ),
-    }
+    """Two charts: as the day grows, and as its entities become more. What is per event is flat at best."""
+    shown = {"as a whole": figure}
+    if "tail" in its:
+        shown[f"only {its['tail']:,} more"] = f"tail_{figure}"
+    days = f"days of {its['by_entities'][0]['events']:,} events"
+    wanted = {"events": ("events in the day", what), "entities": ("entities", f"{what}, {days}")}
+    charts = {}
+    for key, (label, title) in wanted.items():
+        series = {line: [(at[key], at[field]) for at in its[f"by_{key}"]] for line, field in shown.items()}
+        charts[f"{name}-{key}"] = plots.lines(
+            title, label, "seconds", series, log_x=True, log_y="tail" in its
+        )
+    return charts
 
 
 def _read_rows(document: dict[str, Any]) -> list[list[str]]:

@@ -1,12 +1,13 @@
 """Whether memory stays flat: two million views through one instance, and what its processes hold meanwhile.
 
-    .venv/bin/python -m benchmarks.memory [--views 2000000] [--connections 64]
+    .venv/bin/python -m benchmarks.memory [--views 2000000] [--seconds 900]
 
 Writes results/memory.json: samples every few seconds, and for each part the mean of the first and the last
 quarter of the views, and the slope of a straight line through them.
 """
 
 import statistics
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,12 @@ AMOUNT = "views"  # beside the parts, in a sample
 
 @click.command()
 @click.option("--views", type=int, default=VIEWS, show_default=True)
+@click.option("--seconds", type=int, default=900, show_default=True, help="Then it ends, with fewer views.")
 @click.option("--connections", type=int, default=64, show_default=True)
 @click.option(
     "--out", type=click.Path(path_type=Path), default=report.RESULTS / "memory.json", show_default=True
 )
-def main(views: int, connections: int, out: Path) -> None:
+def main(views: int, seconds: int, connections: int, out: Path) -> None:
     """Send views until there are enough, print a table."""
     wrk.require()
     about = machine.describe()
@@ -36,7 +38,7 @@ def main(views: int, connections: int, out: Path) -> None:
         requests = folder / "requests.txt"
         traffic.write_requests(requests)
         with systems.ours(folder) as system:
-            document = {"machine": about, **_watched(system, requests, views, connections)}
+            document = {"machine": about, **_watched(system, requests, views, seconds, connections)}
     report.write(out, document)
     click.echo(report.table(rows(document)))
 
@@ -63,12 +65,15 @@ def trend(amounts: Sequence[float], values: Sequence[float]) -> dict[str, float]
     }
 
 
-def _watched(system: systems.System, requests: Path, views: int, connections: int) -> dict[str, Any]:
+def _watched(
+    system: systems.System, requests: Path, views: int, seconds: int, connections: int
+) -> dict[str, Any]:
     wrk.run(system.url, requests, SLICE_SECONDS // 4, connections)
     system.wait_until_drained()
     before, answered, refused = system.rows(), 0, 0
+    deadline = time.monotonic() + seconds
     with machine.sampled(lambda: _sample(system, before), SAMPLE_SECONDS) as samples:
-        while answered < views:
+        while answered < views and time.monotonic() < deadline:
             load = wrk.run(system.url, requests, SLICE_SECONDS, connections)
             answered, refused = answered + load.accepted, refused + load.refused + load.broken
         system.wait_until_drained()

@@ -7,7 +7,7 @@ from html import escape
 
 Points = Sequence[tuple[float, float]]
 WIDTH, HEIGHT = 720, 360
-LEFT, RIGHT, TOP, BOTTOM = 76, 24, 64, 52
+LEFT, RIGHT, TOP, BOTTOM = 76, 40, 64, 52
 # Okabe and Ito's colours, which the colour-blind can tell apart too; all are legible on both backgrounds
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8a8a8a", "#b8a800")
 STYLE = """
@@ -59,11 +59,19 @@ class Axis:
         return round(self.start + share * (self.end - self.start), 1)
 
 
-def lines(title: str, x_label: str, y_label: str, series: Mapping[str, Points], *, log: bool = False) -> str:
-    """A line for each of `series`; with `log` both axes are logarithmic."""
+def lines(
+    title: str,
+    x_label: str,
+    y_label: str,
+    series: Mapping[str, Points],
+    *,
+    log_x: bool = False,
+    log_y: bool = False,
+) -> str:
+    """A line for each of `series`."""
     points = [point for its in series.values() for point in its]
-    x = Axis.over([at for at, _ in points], LEFT, WIDTH - RIGHT, log)
-    y = Axis.over([value for _, value in points], HEIGHT - BOTTOM, TOP, log)
+    x = Axis.over([at for at, _ in points], LEFT, WIDTH - RIGHT, log_x)
+    y = Axis.over([value for _, value in points], HEIGHT - BOTTOM, TOP, log_y)
     parts = [*_x_axis(x, x_label, HEIGHT), *_y_axis(y, y_label)]
     for its, colour in zip(series.values(), COLOURS, strict=False):
         way = " ".join(f"{x(at)},{y(value)}" for at, value in its)
@@ -78,12 +86,12 @@ def bars(title: str, x_label: str, rows: Mapping[str, Mapping[str, float]]) -> s
     names = list(dict.fromkeys(part for row in rows.values() for part in row))
     totals = {name: sum(row.values()) for name, row in rows.items()}
     height = TOP + 52 * len(rows) + BOTTOM
-    x = Axis.over(list(totals.values()), LEFT + 20, WIDTH - RIGHT - 60)
+    x = Axis.over(list(totals.values()), LEFT + 20, WIDTH - RIGHT - 20)
     parts = _x_axis(x, x_label, height)
     for number, (name, row) in enumerate(rows.items()):
         top, so_far = TOP + 52 * number + 8, 0.0
         parts.append(_text(LEFT + 10, top + 23, name, "end"))
-        for part, value in row.items():
+        for part, value in sorted(row.items(), key=lambda item: names.index(item[0])):
             start, end = x(so_far), x(so_far + value)
             colour = COLOURS[names.index(part) % len(COLOURS)]
             parts.append(

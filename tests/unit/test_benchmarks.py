@@ -128,7 +128,7 @@ def test_axes_begin_and_end_on_whole_ticks() -> None:
 
 
 def test_charts_are_xml_whatever_their_names_are() -> None:
-    line = plots.lines("A < B", "x & y", "z", {"<one>": [(1, 2), (10, 3)], "two": [(1, 5)]}, log=True)
+    line = plots.lines("A < B", "x & y", "z", {"<one>": [(1, 2), (10, 3)], "two": [(1, 5)]}, log_x=True)
     bar = plots.bars("A < B", "s", {"ours": {"a & b": 0.1}, "baseline": {"a & b": 3.6, "c": 0.2}})
     for chart in (line, bar):
         root = ElementTree.fromstring(chart)  # noqa: S314 - of our own making
