@@ -7,6 +7,7 @@ from datetime import date
 from benchmarks import machine, traffic
 from benchmarks.systems import Stores
 from footfall import stream, writer
+from footfall.clock import utc_now
 
 PART = 50_000  # events that are queued before the writer begins; a queue in Redis must fit its memory
 
@@ -28,7 +29,7 @@ def write(stores: Stores, day: date, events: int, entities: int, seed: int = 1) 
 def _drained(stores: Stores) -> dict[str, float]:
     before = machine.cpu_seconds(stores.groups)
     python, began = time.process_time(), time.perf_counter()
-    while stores.redis.xlen(stream.STREAM_KEY):
+    while stream.backlog(stores.redis, utc_now()).entries:
         writer.drain(stores.engine, stores.redis, stores.settings, consumer="bench")
     took, python = time.perf_counter() - began, time.process_time() - python
     after = machine.cpu_seconds(stores.groups)

@@ -19,6 +19,7 @@ import click
 from benchmarks import machine, report, systems, traffic, wrk
 
 WARM_UP_SECONDS = 3
+NO_COST = ("refused", "broken connections", "ledger balanced", "CPU taken by others, %")  # not compared
 
 
 @click.command()
@@ -114,7 +115,8 @@ def rows(document: dict[str, Any]) -> list[list[str]]:
         values = [report.at(found[name], *where) for name in names]
         line = [label, *map(report.shown, values)]
         if len(values) > 1:
-            line.append(report.ratio(*values, more_is_better=label.endswith("/s")))
+            is_cost = label not in NO_COST
+            line.append(report.ratio(*values, more_is_better=label.endswith("/s")) if is_cost else "")
         lines.append(line)
     return lines
 

@@ -85,7 +85,7 @@ class Ours(System):
     """`footfall up`."""
 
     def waiting(self) -> int:
-        return int(self.redis.xlen(stream.STREAM_KEY))
+        return stream.backlog(self.redis, datetime.now(UTC)).entries
 
     def balanced(self) -> bool | None:
         now = datetime.now(UTC)
