@@ -109,6 +109,8 @@ def test_a_trend_is_told_from_noise() -> None:
     assert abs(flat["mb_per_million_views"]) < 0.1
     leaking = memory.trend(amounts, [100.0 + n * 0.05 for n in range(101)])
     assert leaking["mb_per_million_views"] == pytest.approx(5.0)
+    filling = memory.trend(amounts, [min(50.0, n) for n in range(101)])
+    assert (filling["mb_per_million_views"], filling["last_quarter_mb"]) == (0, 50)
     assert (leaking["first_quarter_mb"], leaking["last_quarter_mb"]) == (100.62, 104.38)
 
 
