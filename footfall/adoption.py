@@ -68,6 +68,7 @@ MERGE = (
     GROUP BY n, day, dimension, value
 """),
     text("CREATE INDEX ON cells (n)"),
+    text("CREATE UNIQUE INDEX ON names (n)"),
     text("ANALYZE names"),
     text("ANALYZE cells"),
 )
@@ -130,6 +131,8 @@ TAKE_MORE = text(f"""
         c.first_at, c.last_at, c.count - coalesce(a.count, 0) AS more
     {ABOVE.format(join="JOIN")} AND c.n BETWEEN :first AND :last
 """).bindparams(TAKEN)  # noqa: S608 - constants
+# `adoptions` grows by the million while its statistics still say that it is empty; every join has its index
+BY_INDEX = text("SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off")
 # In key order, as the writer does it
 RAISE_COUNTERS = text("""
     INSERT INTO view_counters AS c (entity_id, view_type, count, sealed, first_viewed_at, last_viewed_at,
@@ -381,6 +384,7 @@ class _OneTable:
         chunk: dict[str, Any] = {"first": first, "last": last}
         connection.execute(entities.HOLD_OFF_DELETIONS)
         connection.execute(INSERT_ENTITIES, {**chunk, "before_today": before_today})
+        connection.execute(BY_INDEX)
         connection.execute(TAKE_MORE, {**chunk, "source": self.key, "taken": self.taken})
         connection.execute(RAISE_COUNTERS, {"now": self.now})
         connection.execute(NOTE_SHOWN_BEHIND)

@@ -272,6 +272,7 @@ def test_the_shown_counts_are_raised(adopt: Run, open_site: Open, old: Connectio
     book(old, 2, 7, "reader_open")
     adopt()
     assert site.shown("2") == {"reader_open": 7}
+    assert site.shown("1") == {"card_view": 40}, "its own view is not written yet"
     site.write()
     assert site.shown("1") == {"card_view": 41}
     with engine.connect() as connection:
