@@ -12,8 +12,10 @@ from sqlalchemy import Engine
 
 from tests.browser import traffic
 from tests.browser.chromium import CHROMIUM, DRIVER, INSTALL, VISITOR, Browser, browser
+from tests.functional import conftest as functional
 from tests.functional.instance import Instance
 
+pytest_runtest_call = functional.pytest_runtest_call
 ASKED_FOR = "Failed to load resource: the server responded with a status of 40"  # by a test of a refusal
 
 

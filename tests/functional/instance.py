@@ -10,11 +10,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from sqlalchemy import Engine, create_engine
 
+from footfall.cli.data_dir import environment
+from footfall.settings import Settings
+from tests.functional import balance
 from tests.waiting import wait_until
 
 START_SECONDS = 90.0
@@ -36,7 +39,12 @@ class Reply:
 
 
 class Instance:
-    """One supervisor and its parts in `data_dir`; `start` may be called again after `stop`."""
+    """One supervisor and its parts in `data_dir`; `start` may be called again after `stop`.
+
+    Whatever a test does to it: before it is stopped, and after each test that it outlives, its books balance.
+    """
+
+    started: ClassVar[list["Instance"]] = []  # those that run
 
     def __init__(self, data_dir: Path, environment: Mapping[str, str] | None = None) -> None:
         self.data_dir = data_dir
@@ -66,12 +74,31 @@ class Instance:
         try:
             wait_until(lambda: self._is_ready(process), "the instance to be ready", START_SECONDS)
         except BaseException:
-            self.stop()
+            self._end(signal.SIGTERM)
             raise
+        self.started.append(self)
         return self
 
-    def stop(self, number: signal.Signals = signal.SIGTERM) -> tuple[int, str]:
-        """Ask it to end; its exit code and what it printed."""
+    def stop(self, number: signal.Signals = signal.SIGTERM, *, unbalanced: str = "") -> tuple[int, str]:
+        """Ask it to end once its books balance; its exit code and what it printed.
+
+        `unbalanced` says why they cannot, and then nobody looks.
+        """
+        try:
+            if not unbalanced:
+                self.check_balance()
+        finally:
+            ended = self._end(number)
+        return ended
+
+    def check_balance(self) -> None:
+        """Wait until everything is written; fails when a number is not what the others say. Needs no API."""
+        if self in self.started:
+            balance.check(self.settings)
+
+    def _end(self, number: signal.Signals) -> tuple[int, str]:
+        if self in self.started:
+            self.started.remove(self)
         if self.process is None:
             return 0, ""
         process, self.process = self.process, None
@@ -85,12 +112,14 @@ class Instance:
         return process.returncode, output
 
     @contextmanager
-    def running(self) -> Iterator["Instance"]:
-        """Started, and stopped at the end of the block."""
+    def running(self, *, unbalanced: str = "") -> Iterator["Instance"]:
+        """Started, and stopped at the end of the block, where its books balance if nothing was raised."""
         try:
             yield self.start()
-        finally:
-            self.stop()
+        except BaseException:
+            self._end(signal.SIGTERM)
+            raise
+        self.stop(unbalanced=unbalanced)
 
     @property
     def run(self) -> dict[str, dict[str, Any]]:
@@ -109,6 +138,11 @@ class Instance:
     @property
     def metrics_token(self) -> str:
         return str(json.loads((self.data_dir / "secrets.json").read_text())["metrics_token"])
+
+    @property
+    def settings(self) -> Settings:
+        """The instance's own, so that tests can do in their process what its parts do."""
+        return Settings.from_mapping(environment(self.data_dir, self.environment))
 
     def cli(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run a command of footfall on this instance."""
