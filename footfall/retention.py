@@ -7,7 +7,7 @@ from redis import Redis
 from sqlalchemy import Connection, Engine, delete, select
 from sqlalchemy.exc import OperationalError
 
-from footfall import days, ledger, salts, stream
+from footfall import days, ledger, salts, schema_check, stream
 from footfall.clock import site_day
 from footfall.schema import DailyStats, EventDay, RollupDay, ViewSlot
 from footfall.settings import Settings
@@ -39,7 +39,9 @@ def drop_expired(engine: Engine, redis: Redis, settings: Settings, now: datetime
 
     Returns the days that were sealed. Stops at a day that must not be dropped yet (not rolled up from its
     last version, or possibly still in the queue, or locked by a long reader); the next run tries again.
+    Raises `SchemaError` and drops nothing when the schema is not the one that this code writes to.
     """
+    schema_check.require_before_work(engine)
     today = site_day(now, settings.time_zone)
     sealed = []
     queue_is_young = stream.backlog(redis, now).oldest_seconds < OLDEST_ENTRY.total_seconds()

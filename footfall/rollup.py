@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine, delete, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.sql.elements import TextClause
 
-from footfall import entities
+from footfall import entities, schema_check
 from footfall.definitions import (
     BREAKDOWNS,
     COUNTS,
@@ -157,7 +157,11 @@ def _done(results: Iterable[RollupResult | None]) -> list[RollupResult]:
 def _alone(
     engine: Engine, day: date, work: Callable[[Connection], RollupResult | None]
 ) -> RollupResult | None:
-    """Do `work` in one snapshot, while no other rollup of `day` runs."""
+    """Do `work` in one snapshot, while no other rollup of `day` runs.
+
+    Raises `SchemaError` when this code cannot write here: rows of another version would say less, or other.
+    """
+    schema_check.require_before_work(engine)
     engine = engine.execution_options(isolation_level="REPEATABLE READ")
     with engine.connect() as connection, _only_rollup_of(connection, day) as alone:
         if not alone:

@@ -138,6 +138,12 @@ def require_lately(connection: Connection) -> None:
         raise SchemaError(problem)
 
 
+def require_before_work(engine: Engine) -> None:
+    """The same, before work that takes its connections itself and must not be begun by another version."""
+    with engine.connect() as connection:
+        require_lately(connection)
+
+
 def revision_flaw(connection: Connection) -> Flaw | None:
     """The database is empty, older or newer than this code."""
     exists = connection.scalar(TABLE_EXISTS)

@@ -149,6 +149,8 @@ def drain(
     Commits batch by batch. Anything but bad data is raised, with its entries left pending for the next
     call: a store that is away or a schema that has drifted must be loud, and must lose nothing.
     """
+    # before anything is read: who reads an entry again and again without writing it keeps the others off it
+    schema_check.require_before_work(engine)
     written = Written()
     counts.raise_behind(engine, redis)
     deadline = time.monotonic() + DRAIN_SECONDS

@@ -46,11 +46,17 @@ class Instance:
 
     started: ClassVar[list["Instance"]] = []  # those that run
 
-    def __init__(self, data_dir: Path, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, data_dir: Path, environment: Mapping[str, str] | None = None, code: Path | None = None
+    ) -> None:
+        """`code` is the folder of another version's packages; without it, the version under test runs."""
         self.data_dir = data_dir
+        self.code = code
         own = {name: value for name, value in os.environ.items() if not name.startswith("FOOTFALL_")}
         for name in ("DATABASE_URL", "REDIS_URL"):
             own.pop(name, None)
+        if code is not None:
+            own["PYTHONPATH"] = str(code)
         self.environment = {**own, **(environment or {})}
         self.process: subprocess.Popen[str] | None = None
 
@@ -64,6 +70,7 @@ class Instance:
         process = subprocess.Popen(
             self.command("up", "--port", "0"),
             env=self.environment,
+            cwd=self.code,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -149,6 +156,7 @@ class Instance:
         return subprocess.run(
             self.command(*words),
             env=self.environment,
+            cwd=self.code,
             capture_output=True,
             text=True,
             timeout=120,

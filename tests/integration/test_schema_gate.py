@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from freezegun import freeze_time
 
 from api import app as api_app
-from footfall import stream
+from footfall import retention, rollup, stream, writer
 from footfall.cli import main
 from footfall.clock import utc_now
 from footfall.errors import SchemaError
@@ -17,6 +17,7 @@ from tests.factory import PEPPER
 from tests.integration.api import bearer
 from tests.integration.content import Open
 from tests.integration.patient import Patient
+from tests.waiting import wait_until
 
 DRIFT = "ALTER TABLE view_events DROP CONSTRAINT view_events_day_id_unique"
 MENDED = "ALTER TABLE view_events ADD CONSTRAINT view_events_day_id_unique UNIQUE (day, id)"
@@ -105,6 +106,50 @@ def test_a_writer_looks_again_after_ten_seconds(patient: Patient, caplog: pytest
         patient.sql(MENDED)
         clock.tick(11)
         assert dict(patient.write().fates) == {"row": 1}
+
+
+def test_what_a_writer_of_before_has_in_hand_is_taken_over_while_it_goes_on_ticking(
+    patient: Patient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To read an entry again makes it young again: it would be its own for as long as the old one lives."""
+    monkeypatch.setattr(stream, "TAKE_OVER_IDLE_MS", 300)
+    stream.put(patient.redis, [patient.event()])
+    assert len(stream.read(patient.redis, "before", 10)) == 1
+    known = patient.sql("SELECT version_num FROM alembic_version")[0][0]
+    patient.sql("UPDATE alembic_version SET version_num = '20991231_later'")
+    patient.engine.dispose()  # no connection has looked lately
+
+    def tick_of_before() -> None:
+        with pytest.raises(SchemaError, match="start the newer version"):
+            writer.drain(patient.engine, patient.redis, patient.settings, "before")
+
+    def is_idle() -> bool:
+        tick_of_before()
+        (pending,) = patient.redis.xpending_range(stream.STREAM_KEY, stream.GROUP, "-", "+", 1)
+        return int(pending["time_since_delivered"]) > stream.TAKE_OVER_IDLE_MS
+
+    wait_until(is_idle, "the entry to be left alone", 5)
+    patient.sql(f"UPDATE alembic_version SET version_num = '{known}'")
+    patient.engine.dispose()
+    written = writer.drain(patient.engine, patient.redis, patient.settings, "after")
+    assert dict(written.fates) == {"row": 1}
+
+
+def test_another_version_rolls_nothing_up_and_drops_nothing(patient: Patient) -> None:
+    patient.store(patient.event(9))
+    rows = "SELECT count(*) FROM daily_stats"
+    days = "SELECT day, sealed_at FROM event_days ORDER BY day"
+    before = (patient.sql(rows), patient.sql(days))
+    patient.sql("UPDATE alembic_version SET version_num = '20991231_later'")
+    patient.engine.dispose()
+    for work in (
+        lambda: rollup.roll_up(patient.engine, patient.today, patient.now),
+        lambda: rollup.catch_up(patient.engine, patient.today, patient.now),
+        lambda: retention.drop_expired(patient.engine, patient.redis, patient.settings, patient.now),
+    ):
+        with pytest.raises(SchemaError, match="start the newer version"):
+            work()
+    assert (patient.sql(rows), patient.sql(days)) == before
 
 
 def test_a_column_that_wants_a_value_makes_no_dead_letters(patient: Patient) -> None:
