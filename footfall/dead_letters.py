@@ -2,7 +2,7 @@
 
 A replay is one transaction: the row, the counter, the letter's end and the ledger's tallies. An event that
 was tallied among the dead letters is tallied there once less; one that could not even be read was in no tally
-but `accepted`, and is settled now.
+but `accepted`, and is settled now, also when it is discarded.
 """
 
 import secrets
@@ -19,7 +19,7 @@ from sqlalchemy import Connection, Engine, Row, delete, func, select, text, upda
 from footfall import counts, entities, ledger, writer
 from footfall.content_types import PAGE
 from footfall.entities import Name
-from footfall.event import Outcome, ViewEvent
+from footfall.event import Outcome, ViewEvent, days_told
 from footfall.schema import DeadLetter
 from footfall.settings import Settings
 from footfall.stream import Counts
@@ -136,6 +136,8 @@ def discard(engine: Engine, ids: Sequence[int]) -> Iterator[Discarded]:
             for letter in letters:
                 if letter.day is not None:
                     amounts.update({(letter.day, "dead_letters"): -1, (letter.day, "erased"): 1})
+                for day in _days_unsettled(letter):
+                    amounts.update({(day, "settled"): 1, (day, "erased"): 1})
             ledger.add(connection, amounts)
         yield Discarded(len(letters), _views(letters))
 
@@ -156,6 +158,17 @@ def views_of(connection: Connection, names: Collection[Name]) -> dict[Name, Coun
             if name in found:
                 found[name].update(by_type)
     return dict(found)
+
+
+def _days_unsettled(letter: LetterRow) -> list[date]:
+    """The day of each of its events, if it could not be read, which is in no tally but `accepted`. What is
+    not even an envelope names no day, and nobody has accepted it.
+    """
+    if letter.day is not None:
+        return []
+    told = days_told(bytes(letter.payload))
+    of_letter = told if letter.position == writer.WHOLE_ENTRY else told[letter.position : letter.position + 1]
+    return [day for day in of_letter if day is not None]
 
 
 def _views(letters: Sequence[LetterRow]) -> dict[Name, Counts]:

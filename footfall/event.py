@@ -14,6 +14,7 @@ from footfall.errors import FootfallError
 ENVELOPE_VERSION = 1
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
+DAY_PLACE = 2  # of the day in a row of the envelope
 PLAIN_FIELDS = 10  # of a row in the envelope, after id, time and day and before the slot's
 
 Outcome = Literal["counted", "own", "repeat", "bot"]
@@ -112,6 +113,25 @@ def decode(payload: bytes) -> list[ViewEvent | Unreadable]:
     if not isinstance(rows, list) or not rows:
         raise Unreadable("an envelope without events")
     return list(_decode_rows(rows))
+
+
+def days_told(payload: bytes) -> list[date | None]:
+    """The day of each event of a stream entry, also of one of another version, as far as it can be told.
+
+    Every version keeps two things of the format: `[version, rows, ...]`, and the day in its place in a row.
+    """
+    try:
+        _, rows, *_ = json.loads(payload)
+        return [_day_told(row) for row in rows]
+    except (ValueError, TypeError, RecursionError):
+        return []
+
+
+def _day_told(row: Any) -> date | None:
+    try:
+        return date.fromisoformat(row[DAY_PLACE])
+    except (ValueError, TypeError, LookupError):
+        return None
 
 
 def _decode_rows(rows: Iterable[Any]) -> Iterable[ViewEvent | Unreadable]:

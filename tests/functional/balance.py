@@ -16,7 +16,8 @@ from footfall.settings import Settings
 from footfall.writer import DAYS_AHEAD
 from tests.waiting import wait_until
 
-SECONDS = 90.0  # for what is queued to be written, also when the stores are on their way back
+WRITTEN_SECONDS = 90.0  # for what is queued to be written, also when the stores are on their way back
+BALANCED_SECONDS = 10.0  # for what somebody still sends
 
 
 def check(settings: Settings) -> None:
@@ -27,15 +28,13 @@ def check(settings: Settings) -> None:
     found: list[Mapping[str, Any]] = []
 
     def is_balanced() -> bool:
-        try:
-            found[:] = _unbalanced(engine, redis, settings)
-            return not found and stream.backlog(redis, utc_now()).entries == 0
-        except (RedisError, DBAPIError):
-            return False  # a store is on its way back
+        found[:] = _unbalanced(engine, redis, settings)
+        return not found
 
     try:
+        wait_until(lambda: _is_written(engine, redis), "the queue to be empty", WRITTEN_SECONDS)
         try:
-            wait_until(is_balanced, "the ledger to balance", SECONDS)
+            wait_until(is_balanced, "the ledger to balance", BALANCED_SECONDS)
         except AssertionError as error:
             error.add_note(f"these days do not: {found}")
             raise
@@ -45,6 +44,15 @@ def check(settings: Settings) -> None:
     finally:
         redis.close()
         engine.dispose()
+
+
+def _is_written(engine: Engine, redis: Redis) -> bool:
+    """Whether both stores answer and nothing is queued."""
+    try:
+        engine.connect().close()
+        return stream.backlog(redis, utc_now()).entries == 0
+    except (RedisError, DBAPIError):
+        return False
 
 
 def _unbalanced(engine: Engine, redis: Redis, settings: Settings) -> list[Mapping[str, Any]]:

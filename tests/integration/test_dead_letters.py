@@ -406,6 +406,45 @@ def test_discarded_letters_are_erased_in_the_ledger_and_no_longer_shown(
     assert nothing_differs(engine, redis, settings)
 
 
+def test_what_was_discarded_unread_leaves_no_day_out_of_balance(
+    engine: Engine, redis: Redis, settings: Settings, newer_envelope: Callable[[], None]
+) -> None:
+    newer_envelope()
+    stream.put(redis, [make_event(settings, AT), make_event(settings, NOW), make_event(settings, AT)])
+    event.ENVELOPE_VERSION += 1
+    writer.drain(engine, redis, settings, "test")
+    redis.xadd(stream.STREAM_KEY, {stream.FIELD: b"not one of ours"})
+    redis.xadd(stream.STREAM_KEY, {stream.FIELD: b"[1, [[], 7, [1, 2, 3]]]"})
+    writer.drain(engine, redis, settings, "test")
+    assert len(letters(engine)) == 3
+    assert tallies(engine, redis, settings) == {"accepted": 2, "queued": 2}
+    assert discard(engine, redis) == 3
+    for day, n in ((YESTERDAY, 2), (TODAY, 1)):
+        line = {"accepted": n, "settled": n, "erased": n, "balanced": True}
+        assert tallies(engine, redis, settings, day) == line
+    assert nothing_differs(engine, redis, settings)
+
+
+def test_of_an_entry_one_unread_event_is_discarded_alone(
+    engine: Engine, redis: Redis, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = [make_event(settings, at, external_id=f"/{n}") for n, at in enumerate((NOW, AT, NOW))]
+    stream.put(redis, sent)
+
+    def check(one: ViewEvent) -> None:
+        if one.external_id == "/1":
+            raise ValueError("not known yet")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(event, "_check_text", check)
+        writer.drain(engine, redis, settings, "test")
+        assert discard(engine, redis) == 1
+    assert tallies(engine, redis, settings) == {"accepted": 1, "settled": 1, "erased": 1, "balanced": True}
+    assert tallies(engine, redis, settings, TODAY) == {
+        "accepted": 2, "settled": 2, "rows": 2, "balanced": True
+    }  # fmt: skip
+
+
 def test_discarding_what_was_never_shown_lowers_no_count_below_what_is_stored(
     engine: Engine, redis: Redis, settings: Settings, cause: Cause, take: Callable[..., None]
 ) -> None:
