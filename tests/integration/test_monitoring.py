@@ -18,6 +18,7 @@ import pytest
 from api.parts import of
 from footfall import metrics
 from footfall.cli import main
+from footfall.doctor import examination
 from tests.integration.api import bearer
 from tests.integration.content import Open
 from tests.integration.everything import site_with_everything
@@ -28,6 +29,7 @@ ALERTS = (ROOT / "deploy" / "alerts.yml").read_text()
 CONFIG = (ROOT / "deploy" / "prometheus.yml").read_text()
 DASHBOARD: dict[str, Any] = json.loads((ROOT / "deploy" / "grafana-dashboard.json").read_text())
 RUNBOOK = (ROOT / "docs" / "runbook.md").read_text()
+OF_ALERTS, OF_CHECKS = RUNBOOK.split("\n# What the doctor finds\n")
 
 # A value that needs no quotes: it begins with none of YAML's signs and holds neither ": " nor " #"
 PLAIN = r"(?![-?:,\[\]{}#&*!|>'\"%@`])(?:(?!: | #).)*[^:\s]"
@@ -59,9 +61,9 @@ def alerts() -> dict[str, dict[str, str]]:
     return found
 
 
-def runbook() -> dict[str, str]:
+def sections(text: str) -> dict[str, str]:
     """{title of a section: its text}"""
-    parts = re.split(r"^## (.+)$", RUNBOOK, flags=re.MULTILINE)
+    parts = re.split(r"^## (.+)$", text, flags=re.MULTILINE)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
@@ -141,14 +143,27 @@ def test_the_rules_are_written_plainly_and_completely() -> None:
 
 
 def test_every_alert_has_an_entry_in_the_runbook_and_no_entry_is_left_over() -> None:
-    assert list(runbook()) == list(alerts())
+    entries = sections(OF_ALERTS)
+    assert list(entries) == list(alerts())
     for name, alert in alerts().items():
         assert alert["runbook"] == f"docs/runbook.md#{name.lower()}"
-    for name, entry in runbook().items():
-        parts = re.findall(r"^\*\*(.+?)\.\*\* \S", entry, re.MULTILINE)
-        assert parts == ["Means", "At risk", "Do"], name
-        assert re.search(r"^    \S", entry, re.MULTILINE), f"{name}: no command"
-        assert set(re.findall(r"\bFootfall[A-Z]\w+", entry)) <= set(alerts()), name
+    for name, entry in entries.items():
+        assert parts_of(name, entry) == ["Means", "At risk", "Do"], name
+
+
+def test_every_check_of_the_doctor_has_an_entry_in_the_runbook_and_no_entry_is_left_over() -> None:
+    entries = sections(OF_CHECKS)
+    # what cannot even be used is found before any check is done
+    assert list(entries) == ["settings", *(check.name for check in examination.CHECKS)]
+    for name, entry in entries.items():
+        assert parts_of(name, entry) == ["Means", "Do"], name
+
+
+def parts_of(name: str, entry: str) -> list[str]:
+    """The paragraphs' names. An entry has a command, and refers to alerts that there are."""
+    assert re.search(r"^    \S", entry, re.MULTILINE), f"{name}: no command"
+    assert set(re.findall(r"\bFootfall[A-Z]\w+", entry)) <= set(alerts()), name
+    return re.findall(r"^\*\*(.+?)\.\*\* \S", entry, re.MULTILINE)
 
 
 def test_the_commands_of_the_runbook_exist() -> None:
@@ -156,7 +171,9 @@ def test_the_commands_of_the_runbook_exist() -> None:
     used = re.findall(r"(?:^    |\$\()footfall ([^)\n]+)", RUNBOOK, re.MULTILINE)
     assert len(used) >= 5
     for words in (line.split() for line in used):
-        command = main.get_command(context, words[0])
+        command: click.Command | None = main
+        while isinstance(command, click.Group):
+            command = command.get_command(context, words.pop(0))
         assert command is not None, words
         options = {option for parameter in command.params for option in parameter.opts}
         assert {word for word in words if word.startswith("--")} <= options, words
