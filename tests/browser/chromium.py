@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
@@ -95,8 +96,11 @@ class Browser:
         return self.driver.execute_script(source, *arguments)
 
     def wait(self, condition: Any, what: str) -> Any:
-        """The first true value of `condition`."""
-        return WebDriverWait(self.driver, WAIT_SECONDS).until(lambda _: condition(), f"waited for {what}")
+        """The first true value of `condition`; an element that is replaced while it is read is read again."""
+        waiting = WebDriverWait(
+            self.driver, WAIT_SECONDS, ignored_exceptions=[StaleElementReferenceException]
+        )
+        return waiting.until(lambda _: condition(), f"waited for {what}")
 
     def screenshot(self, file: Path) -> None:
         """The whole page as a PNG."""
