@@ -43,6 +43,7 @@ lint: setup ## style, types and import contracts
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/hadolint Dockerfile
 
 test: lint web-test ## lint, types, import contracts, all tests
 	@$(BIN)/pytest --cov --cov-report=term
