@@ -1,11 +1,11 @@
 """How fast numbers are read: a week of a million events a day, a month of daily rows of 20,000 entities.
 
-    .venv/bin/python -m benchmarks.read [--scale 0.1] [--runs 20] [--explain plans.txt]
+    .venv/bin/python -m benchmarks.read [--scale 0.1] [--runs 20] [--explain plans.txt] [--keep FOLDER]
 
 Starts a PostgreSQL and a Redis of its own in a throwaway folder, fills them by SQL, rolls up with the real
 rollup, and measures what the API calls for each answer, uncached: once with today rolled forward as beat does
-it every minute, with a minute's views after that, and once with today never rolled up. Writes
-results/read.json beside it.
+it every minute, with a minute's views after that, and once with today never rolled up. With --keep the folder
+stays, and the next run begins with the days that are over. Writes results/read.json beside it.
 """
 
 import json
@@ -120,13 +120,16 @@ class Stage:
 @click.option("--scale", type=float, default=1.0, show_default=True, help="Of events and entities.")
 @click.option("--runs", type=int, default=20, show_default=True, help="Of each measurement.")
 @click.option("--explain", type=click.Path(path_type=Path), help="Write the queries' plans there.")
+@click.option(
+    "--keep", type=click.Path(path_type=Path), help="Keep the data there, or begin with those there."
+)
 @click.option("--out", type=click.Path(path_type=Path), default=RESULTS, show_default=True)
-def main(scale: float, runs: int, explain: Path | None, out: Path) -> None:
+def main(scale: float, runs: int, explain: Path | None, keep: Path | None, out: Path) -> None:
     """Fill a database, measure every answer, print a table."""
     plans: list[str] = []
     found: dict[str, dict[str, float]] = {}
-    with _stage(scale, runs) as stage:
-        filling = _fill(stage)
+    with _stage(scale, runs, keep) as stage:
+        filling = {} if _is_filled(stage) else _fill(stage)
         for raw_views in RAW_VIEWS:
             filling |= _noted(f"{raw_views:,} views of today", partial(_fill_today, stage, raw_views))
             found |= _measured(stage, f"{raw_views:,} views today, never rolled up", FEW_RUNS)
@@ -145,8 +148,8 @@ def main(scale: float, runs: int, explain: Path | None, out: Path) -> None:
 
 
 @contextmanager
-def _stage(scale: float, runs: int) -> Iterator[Stage]:
-    folder = Path(tempfile.mkdtemp(prefix="footfall-bench-"))
+def _stage(scale: float, runs: int, keep: Path | None) -> Iterator[Stage]:
+    folder = keep or Path(tempfile.mkdtemp(prefix="footfall-bench-"))
     sockets = embedded.socket_folder(folder)
     postgres = embedded.Postgres(folder / "postgres", sockets, folder / "postgres.log")
     redis_server = embedded.Redis(folder / "redis", sockets, folder / "redis.log")
@@ -162,7 +165,20 @@ def _stage(scale: float, runs: int) -> Iterator[Stage]:
     finally:
         for server, process in processes:
             server.stop(process)
-        shutil.rmtree(folder)
+        if keep is None:
+            shutil.rmtree(folder)
+
+
+def _is_filled(stage: Stage) -> bool:
+    """Whether the days that are over are there. Raises `UsageError` when they are of another scale."""
+    with stage.engine.connect() as connection:
+        days = connection.scalar(text("SELECT count(*) FROM rollup_days WHERE day < :day"), {"day": TODAY})
+        found = connection.scalar(text("SELECT count(*) FROM entities WHERE entity_type <> 'site'"))
+    if days == DAILY_DAYS - 1 and found == stage.scaled(ENTITIES):
+        return True
+    if found:
+        raise click.UsageError("the folder holds half a data set, or one of another scale; delete it")
+    return False
 
 
 def _fill(stage: Stage) -> dict[str, float]:

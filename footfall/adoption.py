@@ -441,14 +441,15 @@ def _rows(key: str, condition: str, *, has_viewers: bool) -> TextClause:
             f"coalesce(jsonb_object_agg(value, more) FILTER (WHERE dimension = '{name}'), '{{}}')"
         )
     statement = f"""
-        INSERT INTO daily_stats AS d (entity_id, day, {FIGURE_COLUMNS})
-        SELECT entity_id, day, {", ".join(figures[name] for name in (*COUNTS, *BREAKDOWNS))}
+        INSERT INTO daily_stats AS d (entity_id, entity_type, day, {FIGURE_COLUMNS})
+        SELECT entity_id, entities.entity_type, day,
+            {", ".join(figures[name] for name in (*COUNTS, *BREAKDOWNS))}
         FROM (
             SELECT {key} AS entity_id, day, dimension, value, CAST(sum(more) AS bigint) AS more
             FROM more WHERE dimension <> 'total' {condition}
             GROUP BY 1, 2, 3, 4
-        ) AS summed
-        GROUP BY entity_id, day ORDER BY entity_id, day
+        ) AS summed JOIN entities ON entities.id = entity_id
+        GROUP BY entity_id, entities.entity_type, day ORDER BY entity_id, day
         ON CONFLICT (entity_id, day) DO UPDATE SET {ADD_TO_ROW}
     """  # noqa: S608 - constants
     return text(statement)

@@ -219,7 +219,9 @@ def _count(
 
 def _insert_figures(subject: Subject, seam: Seam) -> TextClause:
     return text(
-        f"INSERT INTO daily_stats AS d (entity_id, day, {FIGURE_COLUMNS}) {figures(subject, seam).text}"  # noqa: S608
+        f"INSERT INTO daily_stats AS d (entity_id, entity_type, day, {FIGURE_COLUMNS})"  # noqa: S608
+        f" SELECT entity_id, entity_type, day, {FIGURE_COLUMNS}"
+        f" FROM ({figures(subject, seam).text}) AS counted JOIN entities ON entities.id = entity_id"
         f" ON CONFLICT (entity_id, day) DO UPDATE SET {ADD_TO_ROW}"
     )
 

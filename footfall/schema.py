@@ -10,6 +10,7 @@ from sqlalchemy import (
     Date,
     DateTime,
     ForeignKey,
+    ForeignKeyConstraint,
     Identity,
     Index,
     LargeBinary,
@@ -86,6 +87,7 @@ class Entity(Base):
     __tablename__ = "entities"
     __table_args__ = (
         UniqueConstraint("entity_type", "external_id"),
+        UniqueConstraint("id", "entity_type"),  # what daily rows refer to
         # how many new pages a day has seen, without reading all of them
         Index(None, "entity_type", "created_at"),
     )
@@ -241,14 +243,16 @@ class DailyStats(Base):
     __tablename__ = "daily_stats"
     __table_args__ = (
         UniqueConstraint("entity_id", "day"),
-        # with what top lists add up over a month, which so need not read the wide rows
-        Index(
-            None, "day", postgresql_include=["entity_id", "views", "unique_viewers", "views_authenticated"]
+        ForeignKeyConstraint(
+            ["entity_id", "entity_type"], ["entities.id", "entities.entity_type"], ondelete="CASCADE"
         ),
+        # each day's most viewed of a type, without reading the wide rows: see `ranking`
+        Index(None, "day", "entity_type", "views", postgresql_include=["entity_id"]),
     )
     __mapper_args__ = {"primary_key": ["entity_id", "day"]}
 
-    entity_id: Mapped[int] = mapped_column(ForeignKey("entities.id", ondelete="CASCADE"))
+    entity_id: Mapped[int]
+    entity_type: Mapped[str] = mapped_column(String(40))  # the entity's, for the index
     day: Mapped[date]
     views: Mapped[int] = mapped_column(BigInteger)
     unique_viewers: Mapped[int] = mapped_column(BigInteger)

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, select, text
+from sqlalchemy import Connection, Row, bindparam, func, select, text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import Date
 
 from footfall import entities, liveness
 from footfall.clock import days_back, site_day
-from footfall.content_types import SITE_EVENT, SITE_EVENTS
+from footfall.content_types import PAGE, SITE_EVENT, SITE_EVENTS
 from footfall.definitions import (
     BREAKDOWNS,
     COUNTS,
@@ -27,6 +27,7 @@ from footfall.definitions import (
     Subject,
     figures,
 )
+from footfall.ranking import VIEWS, VIEWS_AUTHENTICATED, VIEWS_OF_TYPE, most_viewed
 from footfall.schema import ViewCounter
 
 TOP_COUNTRIES = 10
@@ -39,32 +40,6 @@ DAILY_ROWS = text(
     f"SELECT day, {FIGURE_COLUMNS} FROM daily_stats"  # noqa: S608 - constants
     " WHERE entity_id = :entity_id AND day = ANY(:days)"
 ).bindparams(bindparam("days", type_=ARRAY(Date)))
-
-# The pages with the most views, once for each audience. Added up as float8, which is exact up to 2^53 and
-# several times as fast as the numeric that bigints add up to.
-PAGES_BY_VIEWS = """
-    WITH counted AS (
-        SELECT entity_id, sum(views) AS views, sum(views_authenticated) AS views_authenticated
-        FROM (
-            SELECT entity_id, CAST(views AS float8) AS views,
-                CAST(views_authenticated AS float8) AS views_authenticated
-            FROM daily_stats WHERE day = ANY(:rolled)
-            UNION ALL
-            SELECT entity_id, count(*), count(*) FILTER (WHERE authenticated) FROM ({events}) AS raw
-            WHERE outcome = 'counted' GROUP BY entity_id
-        ) AS parts
-        GROUP BY entity_id
-    ),
-    pages AS MATERIALIZED (
-        SELECT page.external_id AS path, counted.*
-        FROM counted JOIN entities AS page ON page.id = counted.entity_id AND page.entity_type = 'page'
-    )
-    (SELECT false AS authenticated, path, CAST(views AS bigint) AS views FROM pages
-     WHERE views > 0 ORDER BY pages.views DESC, path LIMIT :most)
-    UNION ALL
-    (SELECT true, path, CAST(views_authenticated AS bigint) FROM pages
-     WHERE views_authenticated > 0 ORDER BY views_authenticated DESC, path LIMIT :most)
-"""
 
 DAYS = bindparam("days", type_=ARRAY(Date))
 # The site's views since a moment; `days` are all that lie in between, so that few partitions are read
@@ -82,7 +57,7 @@ CURRENT_PAGES = text(
 ).bindparams(DAYS)
 
 TOP_OF_ALL_TIME = text("""
-    SELECT e.external_id, e.title, CAST(sum(c.count) AS bigint) AS views, NULL AS visitor_days
+    SELECT e.external_id, e.title, CAST(sum(c.count) AS bigint) AS views
     FROM view_counters AS c JOIN entities AS e ON e.id = c.entity_id
     WHERE e.entity_type = :entity_type AND e.deleted_at IS NULL
       AND (CAST(:view_type AS text) IS NULL OR c.view_type = :view_type)
@@ -90,34 +65,6 @@ TOP_OF_ALL_TIME = text("""
     ORDER BY 3 DESC, 1
     LIMIT :limit
 """)
-TOP_OF_DAYS = """
-    WITH counted AS (
-        SELECT entity_id, sum(viewers) AS viewers, sum(views) AS views
-        FROM (
-            SELECT entity_id, CAST(unique_viewers AS float8) AS viewers, CAST(
-                CASE WHEN CAST(:view_type AS text) IS NULL THEN views
-                    ELSE coalesce(CAST(views_by_type ->> :view_type AS bigint), 0) END AS float8) AS views
-            FROM daily_stats WHERE day = ANY(:rolled)
-            UNION ALL
-            SELECT e.entity_id,
-                count(DISTINCT (e.day, e.visitor))
-                    FILTER (WHERE e.visitor IS NOT NULL AND s.visitor IS NULL),
-                count(*)
-            FROM ({events}) AS e {seen}
-            WHERE outcome = 'counted'
-              AND (CAST(:view_type AS text) IS NULL OR view_type = :view_type)
-            GROUP BY e.entity_id
-        ) AS parts
-        GROUP BY entity_id
-    )
-    SELECT e.external_id, e.title, CAST(counted.views AS bigint) AS views,
-        CASE WHEN CAST(:view_type AS text) IS NULL THEN CAST(counted.viewers AS bigint) END AS visitor_days
-    FROM counted JOIN entities AS e ON e.id = counted.entity_id AND e.entity_type = :entity_type
-    WHERE counted.views > 0
-    ORDER BY counted.views DESC, 1
-    LIMIT :limit
-"""
-ROLLED = bindparam("rolled", type_=ARRAY(Date))
 
 Figures = Mapping[str, Any]
 
@@ -184,20 +131,19 @@ def top(
 
     `visitor_days` is None where there are no visitors to add up: of all time, and of one view type.
     """
-    wanted = {"entity_type": entity_type, "view_type": view_type, "limit": limit}
     if span is None:
-        rows = connection.execute(TOP_OF_ALL_TIME, wanted)
+        wanted = {"entity_type": entity_type, "view_type": view_type, "limit": limit}
+        rows: Iterable[Row[Any]] = connection.execute(TOP_OF_ALL_TIME, wanted)
     else:
-        seam = Seam.of(connection, span.days)
-        statement = TOP_OF_DAYS.format(events=seam.events, seen=seam.seen.format(key="e.entity_id"))
-        parameters = {**wanted, **seam.parameters, "rolled": list(seam.rolled)}
-        rows = connection.execute(text(statement).bindparams(ROLLED), parameters)
+        figure = VIEWS if view_type is None else VIEWS_OF_TYPE
+        rows = most_viewed(connection, entity_type, span.days, figure, limit, view_type)
+    has_visitors = span is not None and view_type is None
     return [
         {
             "entity_id": row.external_id,
             "title": row.title,
             "views": row.views,
-            "visitor_days": row.visitor_days,
+            "visitor_days": row.visitor_days if has_visitors else None,
         }
         for row in rows
     ]
@@ -339,13 +285,13 @@ def _site_event_figures(connection: Connection, event_type: str, days: Sequence[
 
 def _pages(connection: Connection, span: Span) -> dict[bool, dict[str, int]]:
     """{signed in: {path: views}}, most viewed first."""
-    seam = Seam.of(connection, span.days)
-    statement = text(PAGES_BY_VIEWS.format(events=seam.events)).bindparams(ROLLED)
-    pages: dict[bool, dict[str, int]] = {False: {}, True: {}}
-    parameters = {**seam.parameters, "rolled": list(seam.rolled), "most": TOP_PAGES}
-    for row in connection.execute(statement, parameters):
-        pages[row.authenticated][row.path] = row.views
-    return pages
+    return {
+        authenticated: {
+            page.external_id: page.views
+            for page in most_viewed(connection, PAGE.name, span.days, figure, TOP_PAGES)
+        }
+        for authenticated, figure in ((False, VIEWS), (True, VIEWS_AUTHENTICATED))
+    }
 
 
 def _most(rows: Iterable[Figures], name: str, most: int | None = None) -> dict[str, int]:

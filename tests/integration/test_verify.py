@@ -18,6 +18,7 @@ from sqlalchemy import Engine, text
 from footfall import clock, counts, host, keys, readiness, retention, rollup, stream, verify, writer
 from footfall.acceptance import Acceptance
 from footfall.cli import main
+from footfall.definitions import FIGURE_COLUMNS
 from footfall.event import View, ViewEvent
 from footfall.settings import Settings
 from footfall.verify import Difference, Verdict
@@ -110,8 +111,8 @@ def test_nothing_differs_on_sealed_clean_and_partly_rolled_days(history: None, l
 ID = "(SELECT id FROM entities WHERE external_id = '{}')"
 OF = "WHERE entity_id = (SELECT id FROM entities WHERE external_id = '{}') AND day = '{}'"
 NO_FIGURES = (
-    "INSERT INTO daily_stats SELECT " + ID.format("b2") + ", day, 0, 0, 0, 0, 0, 0, 0"
-    + ", '{}'" * 12 + " FROM event_days WHERE day = '2026-03-09'"
+    f"INSERT INTO daily_stats (entity_id, entity_type, day, {FIGURE_COLUMNS}) SELECT {ID.format('b2')},"
+    " 'book', day, 0, 0, 0, 0, 0, 0, 0" + ", '{}'" * 12 + " FROM event_days WHERE day = '2026-03-09'"
 )  # fmt: skip
 
 
