@@ -14,22 +14,22 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, text
 from sqlalchemy.dialects.postgresql import ARRAY
-from sqlalchemy.types import Date, Float, Integer
+from sqlalchemy.types import Date
 
 from footfall.definitions import Seam
 
-FIRST_DEPTH = 64  # rows of each day's head, at first, and how many of those found are looked at
-MORE = 8
-MANY = 4_000  # from here on, all are cheaper than more
-EVERYBODY = 1 << 40
+HEAD = 3  # rows of each day that are read at first, for every one that is asked for
+DEEPER = 4  # times, when that was not enough
+DEEPEST = 4_000  # from here on, reading the lists to their ends is cheaper than another try
+TO_THE_ENDS = 1 << 40
 
-Ranked = Row[Any]  # id, external_id, title, views, visitor_days
+Ranked = Row[Any]  # external_id, title, views, visitor_days
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """What is ranked by, in SQL: of a daily row, where it is at most the row's views, and which events it
-    counts; `view_type` is a parameter.
+    """What is ranked by, in SQL: of a daily row, where it is at most the row's views, and which of the raw
+    events `e` count; `view_type` is a parameter.
     """
 
     of_row: str
@@ -42,8 +42,25 @@ VIEWS_OF_TYPE = Figure(
     "coalesce(CAST(views_by_type ->> :view_type AS bigint), 0)", "e.view_type = :view_type"
 )
 
-# Added up as float8, which is exact up to 2^53 and faster than the numeric that bigints add up to
-CANDIDATES = """
+DAYS = bindparam("rolled", type_=ARRAY(Date))
+# Arrays go to and fro as text: parsing a statement with a thousand numbers takes longer than running it.
+# Views are added up as float8, which is exact up to 2^53 and faster than the numeric that bigints add up to.
+RAW = """
+    SELECT coalesce(CAST(array_agg(entity_id) AS text), '{{}}') AS raw_keys,
+        coalesce(CAST(array_agg(views) AS text), '{{}}') AS raw_views,
+        coalesce(CAST(array_agg(viewers) AS text), '{{}}') AS raw_viewers
+    FROM (
+        SELECT e.entity_id, count(*) AS views,
+            count(DISTINCT (e.day, e.visitor))
+                FILTER (WHERE e.visitor IS NOT NULL AND s.visitor IS NULL) AS viewers
+        FROM ({events}) AS e
+        JOIN entities AS of_type ON of_type.id = e.entity_id AND of_type.entity_type = :entity_type {seen}
+        WHERE e.outcome = 'counted' AND {of_events}
+        GROUP BY e.entity_id
+    ) AS counted
+"""
+# Who may have at least `at_least`, and how many nobody outside the heads has; at least one row
+CANDIDATES = text("""
     WITH heads AS MATERIALIZED (
         SELECT days.day, head.entity_id, CAST(head.views AS float8) AS views
         FROM unnest(:rolled) AS days (day) CROSS JOIN LATERAL (
@@ -55,30 +72,34 @@ CANDIDATES = """
     ends AS MATERIALIZED (
         SELECT day, CASE WHEN count(*) < :depth THEN 0 ELSE min(views) END AS views FROM heads GROUP BY day
     ),
-    found AS (
+    unseen AS (SELECT coalesce(sum(views), 0) AS at_most FROM ends),
+    seen AS (
         SELECT entity_id, sum(above_end) AS above_ends
         FROM (
             SELECT entity_id, heads.views - ends.views AS above_end FROM heads JOIN ends USING (day)
             UNION ALL
-            SELECT * FROM unnest(:keys, :views)
-        ) AS each GROUP BY entity_id
-    ),
-    unseen AS (SELECT coalesce(sum(views), 0) AS at_most FROM ends)
+            SELECT * FROM unnest(CAST(:raw_keys AS integer[]), CAST(:raw_views AS float8[]))
+        ) AS each
+        GROUP BY entity_id
+    )
     SELECT entity_id, above_ends + unseen.at_most AS at_most, unseen.at_most AS unseen_at_most
-    FROM found, unseen
-    ORDER BY 2 DESC LIMIT :most + 1
-"""
+    FROM unseen LEFT JOIN seen ON above_ends + unseen.at_most >= :at_least
+    ORDER BY above_ends DESC LIMIT :most
+""").bindparams(DAYS)
 COUNTED = """
-    SELECT e.id, e.external_id, e.title, CAST(counted.views AS bigint) AS views,
+    SELECT e.external_id, e.title, CAST(counted.views AS bigint) AS views,
         CAST(counted.viewers AS bigint) AS visitor_days
     FROM (
         SELECT entity_id, sum(views) AS views, sum(viewers) AS viewers
         FROM (
             SELECT entity_id, CAST({of_row} AS float8) AS views, CAST(unique_viewers AS float8) AS viewers
-            FROM daily_stats WHERE entity_id = ANY(:candidates) AND day = ANY(:rolled)
+            FROM daily_stats
+            WHERE entity_id = ANY(CAST(:candidates AS integer[])) AND day = ANY(:rolled)
             UNION ALL
-            SELECT * FROM unnest(:keys, :views, :viewers) AS raw (entity_id)
-            WHERE entity_id = ANY(:candidates)
+            SELECT * FROM unnest(
+                CAST(:raw_keys AS integer[]), CAST(:raw_views AS float8[]), CAST(:raw_viewers AS float8[])
+            ) AS raw (entity_id)
+            WHERE entity_id = ANY(CAST(:candidates AS integer[]))
         ) AS parts
         GROUP BY entity_id
     ) AS counted
@@ -86,22 +107,6 @@ COUNTED = """
     WHERE counted.views > 0
     ORDER BY counted.views DESC, e.external_id LIMIT :limit
 """
-# What came after the daily rows
-RAW = """
-    SELECT e.entity_id, count(*) AS views,
-        count(DISTINCT (e.day, e.visitor))
-            FILTER (WHERE e.visitor IS NOT NULL AND s.visitor IS NULL) AS viewers
-    FROM ({events}) AS e
-    JOIN entities AS of_type ON of_type.id = e.entity_id AND of_type.entity_type = :entity_type {seen}
-    WHERE e.outcome = 'counted' AND {of_events}
-    GROUP BY e.entity_id
-"""
-ROLLED = bindparam("rolled", type_=ARRAY(Date))
-RAW_COUNTS = (
-    bindparam("keys", type_=ARRAY(Integer)),
-    bindparam("views", type_=ARRAY(Float)),
-    bindparam("viewers", type_=ARRAY(Float)),
-)
 
 
 def most_viewed(
@@ -118,38 +123,24 @@ def most_viewed(
     seam = Seam.of(connection, days)
     asked = {"entity_type": entity_type, "view_type": view_type, "rolled": list(seam.rolled), "limit": limit}
     asked |= _raw(connection, seam, figure, asked)
-    candidates = text(CANDIDATES).bindparams(ROLLED, *RAW_COUNTS[:2])
-    counted = text(COUNTED.format(of_row=figure.of_row)).bindparams(ROLLED, *RAW_COUNTS)
-    depth = most = max(FIRST_DEPTH, 2 * limit)
+    counted = text(COUNTED.format(of_row=figure.of_row)).bindparams(DAYS)
+    depth = HEAD * limit
+    needed = 1  # to be among the first, as far as is known
     while True:
-        found = connection.execute(candidates, {**asked, "depth": depth, "most": most}).all()
-        keys = [row.entity_id for row in found[:most]]
-        ranked = connection.execute(counted, {**asked, "candidates": keys}).all()
-        last = ranked[limit - 1].views if len(ranked) == limit else 0
-        unseen = found[0].unseen_at_most if found else 0
-        others = found[most].at_most if len(found) > most else unseen
-        if last > others or others == 0:
-            return ranked
-        if last <= unseen:
-            depth = _more(depth)
-        else:
-            most = _more(most)
+        bounds = {"depth": depth, "at_least": needed, "most": depth + 1}
+        found = connection.execute(CANDIDATES, {**asked, **bounds}).all()
+        keys = ",".join(str(row.entity_id) for row in found[:depth] if row.entity_id is not None)
+        first = connection.execute(counted, {**asked, "candidates": f"{{{keys}}}"}).all()
+        needed = first[-1].views if len(first) == limit else 1
+        others_at_most = found[depth].at_most if len(found) > depth else found[0].unseen_at_most
+        if others_at_most < needed:
+            return first
+        depth = depth * DEEPER if depth < DEEPEST else TO_THE_ENDS
 
 
-def _raw(connection: Connection, seam: Seam, figure: Figure, asked: dict[str, Any]) -> dict[str, Any]:
-    """What the raw events count, as three arrays of one length."""
-    rows: Sequence[Row[Any]] = []
-    if seam.raw:
-        statement = RAW.format(
-            events=seam.events, seen=seam.seen.format(key="e.entity_id"), of_events=figure.of_events
-        )
-        rows = connection.execute(text(statement), {**asked, **seam.parameters}).all()
-    return {
-        "keys": [row.entity_id for row in rows],
-        "views": [row.views for row in rows],
-        "viewers": [row.viewers for row in rows],
-    }
-
-
-def _more(n: int) -> int:
-    return n * MORE if n < MANY else EVERYBODY
+def _raw(connection: Connection, seam: Seam, figure: Figure, asked: dict[str, Any]) -> dict[str, str]:
+    """Views and viewers in the raw events: three arrays of one length."""
+    statement = RAW.format(
+        events=seam.events, seen=seam.seen.format(key="e.entity_id"), of_events=figure.of_events
+    )
+    return connection.execute(text(statement), {**asked, **seam.parameters}).one()._asdict()
