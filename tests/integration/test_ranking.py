@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, insert, text
 from sqlalchemy.exc import IntegrityError
@@ -43,7 +43,12 @@ SEEN = 0  # the visitor whom the daily rows have already
 @pytest.mark.parametrize(
     ("figure", "place"), [(VIEWS, 0), (VIEWS_AUTHENTICATED, 1), (VIEWS_OF_TYPE, 2)], ids=["all", "in", "type"]
 )
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60,
+    deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],  # what is found is small, and shrinking takes long
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(rows=ROWS, events=EVENTS, limit=st.integers(1, 4), kind=st.sampled_from(["page", "page", "book"]))
 def test_the_first_are_those_of_a_plain_count(
     connection: Connection,
