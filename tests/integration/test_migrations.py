@@ -14,10 +14,13 @@ from sqlalchemy import create_engine, text
 
 from footfall import days, schema_check
 from footfall.database import alembic_config, keep_time_zone, migrate
+from footfall.definitions import BREAKDOWNS, COUNTS, FIGURE_COLUMNS
 from footfall.doctor import drift
 from footfall.errors import SettingsError
 from footfall.schema import Base
 from tests.factory import make_settings
+
+NO_BREAKDOWNS = ", '{}'" * len(BREAKDOWNS)
 
 
 @pytest.fixture
@@ -56,6 +59,33 @@ def test_up_down_up_and_check(empty_url: str) -> None:
     assert tables(empty_url) == set()
     command.upgrade(config, "head")
     command.check(config)
+
+
+def test_daily_rows_of_before_get_their_entitys_type(empty_url: str) -> None:
+    config = alembic_config(empty_url)
+    command.upgrade(config, "20261121_names")
+    engine = create_engine(empty_url)
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO entities (entity_type, external_id, created_at)"
+                " VALUES ('page', '/a', '2026-03-10'), ('book', 'b', '2026-03-10')"
+            )
+        )
+        connection.execute(
+            text(
+                f"INSERT INTO daily_stats (entity_id, day, {FIGURE_COLUMNS})"  # noqa: S608 - constants
+                f" SELECT id, '2026-03-09' {', 7' * len(COUNTS)} {NO_BREAKDOWNS} FROM entities"
+            )
+        )
+    types = "SELECT e.entity_type, d.entity_type FROM daily_stats d JOIN entities e ON e.id = entity_id"
+    for _ in range(2):
+        command.upgrade(config, "head")
+        with engine.connect() as connection:
+            found = sorted(map(tuple, connection.execute(text(types))))
+        assert found == [(kind, kind) for kind in ("book", "page", "site")]
+        command.downgrade(config, "20261121_names")
+    engine.dispose()
 
 
 def test_the_check_ignores_partitions_and_sees_a_missing_column(empty_url: str) -> None:
