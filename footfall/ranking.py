@@ -50,14 +50,15 @@ RAW = """
         coalesce(CAST(array_agg(views) AS text), '{{}}') AS raw_views,
         coalesce(CAST(array_agg(viewers) AS text), '{{}}') AS raw_viewers
     FROM (
-        SELECT e.entity_id, count(*) AS views,
-            count(DISTINCT (e.day, e.visitor))
-                FILTER (WHERE e.visitor IS NOT NULL AND s.visitor IS NULL) AS viewers
+        SELECT e.entity_id, count(*) AS views, {viewers} AS viewers
         FROM ({events}) AS e
         JOIN entities AS of_type ON of_type.id = e.entity_id AND of_type.entity_type = :entity_type {seen}
         WHERE e.outcome = 'counted' AND {of_events}
         GROUP BY e.entity_id
     ) AS counted
+"""
+NEW_VIEWERS = """
+    count(DISTINCT (e.day, e.visitor)) FILTER (WHERE e.visitor IS NOT NULL AND s.visitor IS NULL)
 """
 # Who may have at least `at_least`, and how many nobody outside the heads has; at least one row
 CANDIDATES = text("""
@@ -116,13 +117,17 @@ def most_viewed(
     figure: Figure,
     limit: int,
     view_type: str | None = None,
+    *,
+    has_visitors: bool = False,
 ) -> Sequence[Ranked]:
     """The entities of a type with the most of `figure` over `days`, most first, equals by external id; at
     most `limit`, and none that has nothing. From a connection in one snapshot.
+
+    Without `has_visitors` nobody looks at the raw events' visitors, and `visitor_days` means nothing.
     """
     seam = Seam.of(connection, days)
     asked = {"entity_type": entity_type, "view_type": view_type, "rolled": list(seam.rolled), "limit": limit}
-    asked |= _raw(connection, seam, figure, asked)
+    asked |= _raw(connection, seam, figure, asked, has_visitors)
     counted = text(COUNTED.format(of_row=figure.of_row)).bindparams(DAYS)
     depth = HEAD * limit
     needed = 1  # to be among the first, as far as is known
@@ -138,9 +143,14 @@ def most_viewed(
         depth = depth * DEEPER if depth < DEEPEST else TO_THE_ENDS
 
 
-def _raw(connection: Connection, seam: Seam, figure: Figure, asked: dict[str, Any]) -> dict[str, str]:
+def _raw(
+    connection: Connection, seam: Seam, figure: Figure, asked: dict[str, Any], has_visitors: bool
+) -> dict[str, str]:
     """Views and viewers in the raw events: three arrays of one length."""
     statement = RAW.format(
-        events=seam.events, seen=seam.seen.format(key="e.entity_id"), of_events=figure.of_events
+        events=seam.events,
+        of_events=figure.of_events,
+        viewers=NEW_VIEWERS if has_visitors else "0",
+        seen=seam.seen.format(key="e.entity_id") if has_visitors else "",
     )
     return connection.execute(text(statement), {**asked, **seam.parameters}).one()._asdict()
