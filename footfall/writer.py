@@ -8,9 +8,10 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
-from io import StringIO
+from functools import cached_property
+from io import BytesIO
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from redis import Redis
@@ -20,7 +21,19 @@ from sqlalchemy.exc import DBAPIError
 
 from footfall import counts, days, entities, schema_check, stream
 from footfall.clock import site_day, utc_now
-from footfall.event import Outcome, Unreadable, ViewEvent, decode, encode
+from footfall.event import (
+    COPIED_COLUMNS,
+    NO_SLOT,
+    SLOT_COLUMNS,
+    Outcome,
+    Reader,
+    Row,
+    Unreadable,
+    ViewEvent,
+    encode,
+    envelope,
+    fields_of,
+)
 from footfall.schema import DeadLetter
 from footfall.settings import Settings
 
@@ -46,11 +59,7 @@ CREATE_INCOMING = text("""
     CREATE TEMP TABLE IF NOT EXISTS incoming
         (ordinal integer, slot bytea, slot_ends_at timestamptz, LIKE view_events) ON COMMIT DELETE ROWS
 """)
-COPY_INCOMING = """
-    COPY incoming (ordinal, slot, slot_ends_at, occurred_at, visitor, entry, day, entity_id, version, id,
-                   authenticated, outcome, device, view_type, view_source, country, referrer_domain)
-    FROM STDIN
-"""
+COPY_INCOMING = f"COPY incoming (ordinal, entry, entity_id, version, {COPIED_COLUMNS}{{slot}}) FROM STDIN"
 # In key order: two writers with the same ids then wait for each other instead of deadlocking. The counters
 # are raised by what is really inserted, in the same statement.
 INSERT_EVENTS = text("""
@@ -98,16 +107,16 @@ ROWS_OF_THESE_ENTRIES = text("""
     FROM incoming AS i JOIN view_events AS v ON v.day = i.day AND v.id = i.id AND v.entry = i.entry
     ORDER BY i.day, i.id, i.entry, i.ordinal
 """)
-COPY_ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
+COPY_BYTES = 1 << 20  # handed to PostgreSQL at once
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Incoming:
     """An event with its place in the queue, or what could not be read at that place."""
 
     entry: int
     position: int
-    event: ViewEvent | Unreadable
+    event: ViewEvent | Row | Unreadable
     payload: bytes  # the entry's, kept when the event could not be read, for code that can
     outcome: Outcome | None = None  # the entry's; what is readable holds it already
 
@@ -118,15 +127,20 @@ class Good(NamedTuple):
     ordinal: int  # within the batch
     entry: int
     version: int
-    event: ViewEvent
+    row: Row
 
 
-@dataclass(slots=True)
+@dataclass
 class Batch:
     """Whole entries and the events in them: what one transaction writes."""
 
     entries: list[stream.Entry] = field(default_factory=list)
     incoming: list[Incoming] = field(default_factory=list)
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """The events that could be read."""
+        return [one.event for one in self.incoming if isinstance(one.event, Row)]
 
 
 @dataclass(slots=True)
@@ -176,31 +190,39 @@ def write_batch(
     """
     connection.execute(CREATE_INCOMING)
     connection.execute(entities.HOLD_OFF_DELETIONS)
-    wanted = {one.event.day for one in incoming if isinstance(one.event, ViewEvent)}
-    open_ = days.hold_open(connection, wanted)
+    rows = _rows(incoming)
+    open_ = days.hold_open(connection, {row.day for row in rows if isinstance(row, Row)})
     fates: dict[int, Fate] = {}
     good: list[Good] = []
-    for ordinal, one in enumerate(incoming):
-        if isinstance(one.event, Unreadable):
-            _park(connection, one, "unreadable", str(one.event), now)
-            fates[ordinal] = "dead_letter"
-        elif one.event.day not in open_:
-            _park(connection, one, "too_late", f"{one.event.day} takes no events", now)
-            fates[ordinal] = "dead_letter"
+    for ordinal, (one, row) in enumerate(zip(incoming, rows, strict=True)):
+        if isinstance(row, Row) and row.day in open_:
+            good.append(Good(ordinal, one.entry, open_[row.day] + 1, row))
+            continue
+        if isinstance(row, Row):
+            _park(connection, one, "too_late", f"{row.day} takes no events", now)
         else:
-            good.append(Good(ordinal, one.entry, open_[one.event.day] + 1, one.event))
+            is_event = isinstance(one.event, ViewEvent)
+            _park(connection, one, "refused" if is_event else "unreadable", str(row), now)
+        fates[ordinal] = "dead_letter"
     changed: set[date] = set()
     if good:
         fates |= _insert_or_park(connection, incoming, good, now, settings, changed)
     days.raise_versions(connection, changed)
-    return [fates[ordinal] for ordinal in range(len(incoming))]
+    return [fates[ordinal] for ordinal in range(len(rows))]
+
+
+def _rows(incoming: Sequence[Incoming]) -> list[Row | Unreadable]:
+    reader = Reader()
+    return [
+        reader.row(fields_of(one.event)) if isinstance(one.event, ViewEvent) else one.event
+        for one in incoming
+    ]
 
 
 def _write_entries(
     engine: Engine, redis: Redis, settings: Settings, batch: "Batch", now: datetime
 ) -> list[Fate]:
-    events = [one.event for one in batch.incoming if isinstance(one.event, ViewEvent)]
-    open_days(engine, settings, events, now)
+    open_days(engine, settings, batch.rows, now)
     fates = in_transaction(engine, lambda connection: write_batch(connection, batch.incoming, now, settings))
     _show(engine, redis, batch, fates)
     stream.settle(redis, _tallies(batch, fates))
@@ -209,17 +231,19 @@ def _write_entries(
 
 def _show(engine: Engine, redis: Redis, batch: Batch, fates: Sequence[Fate]) -> None:
     """Bring the shown counts up to what was committed, and drop those of what was deleted meanwhile."""
-    pairs = zip(batch.incoming, fates, strict=True)
-    known = [(one.event, fate) for one, fate in pairs if isinstance(one.event, ViewEvent)]
-    counts.raise_touched(engine, redis, {event.name for event, _ in known})
-    counts.forget_taken(redis, [event for event, fate in known if fate == "erased"])
+    counts.raise_touched(engine, redis, {row.name for row in batch.rows})
+    if "erased" in fates:
+        pairs = zip(batch.incoming, fates, strict=True)
+        erased = [one.event for one, fate in pairs if fate == "erased"]
+        counts.forget_taken(redis, [row.event for row in erased if isinstance(row, Row)])
 
 
 def _batches(entries: Iterable[stream.Entry]) -> Iterator["Batch"]:
+    reader = Reader()
     batch = Batch()
     for entry in entries:
         batch.entries.append(entry)
-        batch.incoming += _incoming(entry)
+        batch.incoming += _read(reader, entry.number, entry.payload, entry.outcome)
         if len(batch.incoming) >= BATCH_EVENTS:
             yield batch
             batch = Batch()
@@ -229,33 +253,28 @@ def _batches(entries: Iterable[stream.Entry]) -> Iterator["Batch"]:
 
 def events_of(entry: stream.Entry) -> list[ViewEvent]:
     """The readable events of an entry, with their outcomes."""
-    return [one.event for one in _incoming(entry) if isinstance(one.event, ViewEvent)]
+    found = _read(Reader(), entry.number, entry.payload, entry.outcome)
+    return [one.event.event for one in found if isinstance(one.event, Row)]
 
 
 def incoming(number: int, payload: bytes, outcome: Outcome | None) -> list[Incoming]:
     """What is to be written of an envelope that came under that number, with the outcome beside it."""
+    found = _read(Reader(), number, payload, outcome)
+    for one in found:
+        if isinstance(one.event, Row):
+            one.event = one.event.event
+    return found
+
+
+def _read(reader: Reader, number: int, payload: bytes, outcome: Outcome | None) -> list[Incoming]:
     try:
-        events = decode(payload)
+        rows = reader.rows(payload, outcome)
     except Unreadable as error:
         return [Incoming(number, WHOLE_ENTRY, error, payload, outcome)]
-    return [
-        Incoming(number, position, _decided(event, outcome), payload, outcome)
-        for position, event in enumerate(events)
-    ]
+    return [Incoming(number, position, row, payload, outcome) for position, row in enumerate(rows)]
 
 
-def _incoming(entry: stream.Entry) -> list[Incoming]:
-    return incoming(entry.number, entry.payload, entry.outcome)
-
-
-def _decided(event: ViewEvent | Unreadable, outcome: Outcome | None) -> ViewEvent | Unreadable:
-    """The event with the outcome of the atomic step, which came after its envelope was made."""
-    if outcome is None or isinstance(event, Unreadable) or event.outcome == outcome:
-        return event
-    return replace(event, outcome=outcome)
-
-
-def open_days(engine: Engine, settings: Settings, events: Iterable[ViewEvent], now: datetime) -> None:
+def open_days(engine: Engine, settings: Settings, events: Iterable[ViewEvent | Row], now: datetime) -> None:
     """Make the partitions that `events` need and that may still be made; commits."""
     today = site_day(now, settings.time_zone)
     first = today - timedelta(days=settings.daily_retention_days)
@@ -318,20 +337,16 @@ def _insert(
     now: datetime,
     settings: Settings,
 ) -> tuple[dict[int, Fate], set[date]]:
-    keys = entities.ensure(
-        connection,
-        {one.event.name for one in good},
-        now,
-        settings,
-    )
-    fates: dict[int, Fate] = {one.ordinal: "erased" for one in good if one.event.name not in keys}
-    living = [one for one in good if one.ordinal not in fates]
+    keys = entities.ensure(connection, {one.row.name for one in good}, now, settings)
+    living = [one for one in good if one.row.name in keys]
+    fates: dict[int, Fate] = {one.ordinal: "erased" for one in good if one.row.name not in keys}
     if not living:
         return fates, set()
     connection.execute(text("TRUNCATE incoming"))
-    _copy(connection, living, keys)
+    with_slots = any(one.row.slot for one in living)
+    _copy(connection, living, keys, with_slots)
     inserted = {row.day: row.events for row in connection.execute(INSERT_EVENTS, {"now": now})}
-    if any(one.event.slot is not None for one in living):
+    if with_slots:
         connection.execute(INSERT_SLOTS)
     if sum(inserted.values()) == len(living):
         return fates | dict.fromkeys((one.ordinal for one in living), "row"), set(inserted)
@@ -342,59 +357,35 @@ def _insert(
 
 
 def _copy(
-    connection: Connection,
-    good: Sequence[Good],
-    keys: dict[entities.Name, int],
+    connection: Connection, good: Sequence[Good], keys: dict[entities.Name, int], with_slots: bool
 ) -> None:
-    lines = StringIO()
-    for ordinal, entry, version, event in good:
-        values = (
-            ordinal,
-            None if event.slot is None else f"\\x{event.slot.hex()}",
-            event.slot_ends_at,
-            event.occurred_at,
-            event.visitor,
-            entry,
-            event.day,
-            keys[event.name],
-            version,
-            event.id,
-            event.authenticated,
-            event.outcome,
-            event.device,
-            event.view_type,
-            event.view_source,
-            event.country,
-            event.referrer_domain,
-        )
-        lines.write("\t".join(map(_copy_text, values)))
-        lines.write("\n")
-    lines.seek(0)
+    lines = [
+        f"{ordinal}\t{entry}\t{keys[row.name]}\t{version}\t{row.copied}"
+        for ordinal, entry, version, row in good
+    ]
+    if with_slots:
+        lines = [f"{line}\t{one.row.slot or NO_SLOT}" for line, one in zip(lines, good, strict=True)]
+    lines.append("")
+    statement = COPY_INCOMING.format(slot=f", {SLOT_COLUMNS}" if with_slots else "")
     raw: Any = connection.connection.driver_connection
     try:
         with raw.cursor() as cursor:
-            cursor.copy_expert(COPY_INCOMING, lines)
+            cursor.copy_expert(statement, BytesIO("\n".join(lines).encode()), COPY_BYTES)
     except raw.Error as error:
-        raise DBAPIError(COPY_INCOMING, None, error) from error
-
-
-def _copy_text(value: object) -> str:
-    if value is None:
-        return "\\N"
-    return value.translate(COPY_ESCAPES) if isinstance(value, str) else str(value)
+        raise DBAPIError(statement, None, error) from error
 
 
 def _park(connection: Connection, one: Incoming, reason: str, detail: str, now: datetime) -> None:
-    known = isinstance(one.event, ViewEvent)
+    known = not isinstance(one.event, Unreadable)
     connection.execute(
         insert(DeadLetter)
         .values(
             entry=one.entry,
             position=one.position,
-            day=one.event.day if isinstance(one.event, ViewEvent) else None,
+            day=None if isinstance(one.event, Unreadable) else one.event.day,
             reason=reason,
             detail=detail,
-            payload=encode([one.event]) if isinstance(one.event, ViewEvent) else one.payload,
+            payload=_payload(one),
             outcome=None if known else one.outcome,
             created_at=now,
         )
@@ -403,15 +394,24 @@ def _park(connection: Connection, one: Incoming, reason: str, detail: str, now: 
     log.warning("dead letter", extra={"reason": reason, "readable": known})
 
 
-def _tallies(batch: Batch, fates: Sequence[Fate]) -> dict[str, Counter[str]]:
+def _payload(one: Incoming) -> bytes:
+    if isinstance(one.event, Row):
+        return envelope([one.event.fields])
+    return encode([one.event]) if isinstance(one.event, ViewEvent) else one.payload
+
+
+def _tallies(batch: Batch, fates: Sequence[Fate]) -> dict[str, dict[str, int]]:
     """{entry id: {"<day>:<tally>": amount}}; what could not be read has no day and is not tallied."""
-    by_number: dict[int, Counter[str]] = {entry.number: Counter() for entry in batch.entries}
+    by_number: dict[int, dict[str, int]] = {entry.number: {} for entry in batch.entries}
+    texts = {row.day: row.day.isoformat() for row in batch.rows}
     for one, fate in zip(batch.incoming, fates, strict=True):
-        if isinstance(one.event, ViewEvent):
-            tallies = by_number[one.entry]
-            tallies[f"{one.event.day}:settled"] += 1
-            if fate in TALLY_OF_FATE:
-                tallies[f"{one.event.day}:{TALLY_OF_FATE[fate]}"] += 1
+        if isinstance(one.event, Row):
+            tallies, day = by_number[one.entry], texts[one.event.day]
+            settled = f"{day}:settled"
+            tallies[settled] = tallies.get(settled, 0) + 1
+            if fate != "row":
+                lost = f"{day}:{TALLY_OF_FATE[fate]}"
+                tallies[lost] = tallies.get(lost, 0) + 1
     return {entry.id: by_number[entry.number] for entry in batch.entries}
 
 
