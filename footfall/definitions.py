@@ -31,6 +31,11 @@ COUNTS = (
     "own_views",
     "repeats",
 )
+# Of an entity that only crawlers have seen, there is no audience
+ASSEMBLED = {
+    "unique_viewers": "coalesce(viewers, 0) AS unique_viewers",
+    "unique_viewers_authenticated": "coalesce(viewers_authenticated, 0) AS unique_viewers_authenticated",
+}
 DIMENSIONS = ("country", "device", "type", "source", "referrer")
 SITE_DIMENSIONS = (*DIMENSIONS, "hour")
 AUDIENCES = ("", "_authenticated")  # everybody, and those who were signed in
@@ -40,16 +45,71 @@ BREAKDOWNS = tuple(
 FIGURES = (*COUNTS, *BREAKDOWNS)
 FIGURE_COLUMNS = ", ".join(FIGURES)
 
-# What a view is counted under in each breakdown
+# What a view is counted under in each breakdown, and which of the cells know
 SLICES = {
-    "country": f"coalesce(country, '{UNKNOWN_COUNTRY}')",
-    "device": "device",
-    "type": "view_type",
-    "source": "view_source",
-    "referrer": "referrer_domain",  # a view without one is counted under none
-    "hour": "date_bin('1 hour', occurred_at, 'epoch')",
+    "country": ("countries", "country"),
+    "device": ("kinds", "device"),
+    "type": ("kinds", "view_type"),
+    "source": ("kinds", "view_source"),
+    "referrer": ("referrers", "referrer_domain"),  # a view without one is counted under none
+    "hour": ("hours", """to_char(hour AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24') || '\\:00\\:00+00\\:00'"""),
 }
-HOUR_AS_TEXT = """to_char(hour AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24') || '\\:00\\:00+00\\:00'"""
+
+
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """Events that have something in common, counted together: a first step that leaves much less to do.
+
+    `columns` are {name: what it is of an event}.
+    """
+
+    name: str
+    columns: Mapping[str, str]
+    events: str  # which of them
+    counts: Mapping[str, str]
+    counts_of_cells: Mapping[str, str]  # the same of several cells together
+
+    def counted(self, subject: "Subject", rows: str, *, are_cells: bool = False) -> str:
+        """The cells of a subject, of `rows` that are events, or cells with another subject."""
+        columns = {name: name for name in self.columns} if are_cells else self.columns
+        counts = self.counts_of_cells if are_cells else self.counts
+        named = ", ".join(f"{value} AS {name}" for name, value in {**columns, **counts}.items())
+        return f"""
+            SELECT {subject.key} AS entity_id, e.day, {named} FROM {subject.events.format(rows=rows)}
+            {"" if are_cells else self.events}
+            GROUP BY {", ".join(str(n) for n in range(1, len(columns) + 3))}
+            """  # noqa: S608 - put together from this module's constants
+
+
+COUNT_VIEWS = {
+    "views": "count(*)",
+    "views_authenticated": "count(*) FILTER (WHERE e.authenticated)",
+}
+ADD_VIEWS = {"views": "sum(views)", "views_authenticated": "sum(views_authenticated)"}
+VIEWS = "WHERE e.outcome = 'counted'"
+AT_LEAST_ONCE = {"authenticated": "bool_or(e.authenticated)"}
+KINDS = Cells(
+    "kinds",
+    {name: f"e.{name}" for name in ("outcome", "device", "view_type", "view_source")},
+    "",
+    COUNT_VIEWS,
+    ADD_VIEWS,
+)
+COUNTRIES = Cells(
+    "countries", {"country": f"coalesce(e.country, '{UNKNOWN_COUNTRY}')"}, VIEWS, COUNT_VIEWS, ADD_VIEWS
+)
+REFERRERS = Cells(
+    "referrers",
+    {"referrer_domain": "e.referrer_domain"},
+    f"{VIEWS} AND e.referrer_domain IS NOT NULL",
+    COUNT_VIEWS,
+    ADD_VIEWS,
+)
+HOURS = Cells("hours", {"hour": "date_bin('1 hour', e.occurred_at, 'epoch')"}, VIEWS, COUNT_VIEWS, ADD_VIEWS)
+VIEWERS = Cells(
+    "viewers", {"visitor": "e.visitor"}, f"{VIEWS} AND e.visitor IS NOT NULL", AT_LEAST_ONCE, AT_LEAST_ONCE
+)
+EVERY_CELL = (KINDS, COUNTRIES, REFERRERS, VIEWERS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +117,22 @@ class Subject:
     """Whose events are counted under which key: each entity's own, or all pages' under the site's."""
 
     key: str
-    events: str  # FROM raw AS e ...
+    events: str  # FROM {rows} AS e ...
     dimensions: tuple[str, ...]
 
+    @property
+    def cells(self) -> tuple[Cells, ...]:
+        """What has to be known of its events."""
+        return (*EVERY_CELL, HOURS) if "hour" in self.dimensions else EVERY_CELL
 
-EACH_ENTITY = Subject("e.entity_id", "raw AS e", DIMENSIONS)
+
+EACH_ENTITY = Subject("e.entity_id", "{rows} AS e", DIMENSIONS)
 ONE_ENTITY = Subject(
-    "e.entity_id", "(SELECT * FROM raw WHERE raw.entity_id = :entity_id) AS e", DIMENSIONS
+    "e.entity_id", "(SELECT * FROM {rows} WHERE entity_id = :entity_id) AS e", DIMENSIONS
 )  # `entity_id` is a parameter
 THE_SITE = Subject(
     "CAST(:entity_id AS integer)",
-    "raw AS e JOIN entities AS page ON page.id = e.entity_id AND page.entity_type = 'page'",
+    "{rows} AS e JOIN entities AS page ON page.id = e.entity_id AND page.entity_type = 'page'",
     SITE_DIMENSIONS,
 )
 
@@ -135,77 +200,92 @@ def figures(subject: Subject, seam: Seam) -> TextClause:
     """One row a subject and day with all figures of the seam's raw events; viewers who are in the daily
     rows already are not counted again.
 
-    Parameters: the seam's, and `entity_id` for one entity or the site. The grouping sets count every
-    dimension in one pass; GROUPING() tells by its bits which of them a row belongs to.
+    Parameters: the seam's, and `entity_id` for one entity or the site.
     """
-    names = subject.dimensions
-    statement = f"""
-    WITH raw AS ({seam.events}),
-    events AS (
-        SELECT {subject.key} AS subject, e.*, s.visitor IS NULL AS is_new,
-            s.authenticated IS NOT TRUE AS is_newly_authenticated
-        FROM {subject.events} {seam.seen.format(key=subject.key)}
-    ),
-    totals AS (
-        SELECT subject, day,
-            count(*) FILTER (WHERE outcome = 'counted') AS views,
-            count(DISTINCT visitor) FILTER (WHERE outcome = 'counted' AND is_new) AS unique_viewers,
-            count(*) FILTER (WHERE outcome = 'counted' AND authenticated) AS views_authenticated,
-            count(DISTINCT visitor)
-                FILTER (WHERE outcome = 'counted' AND authenticated AND is_newly_authenticated)
-                AS unique_viewers_authenticated,
-            count(*) FILTER (WHERE outcome = 'bot') AS bots,
-            count(*) FILTER (WHERE outcome = 'own') AS own_views,
-            count(*) FILTER (WHERE outcome = 'repeat') AS repeats
-        FROM events
-        GROUP BY subject, day
-    ),
-    slices AS (
-        SELECT subject, day,
-            CASE GROUPING({", ".join(names)}) {_grouping_bits(names)} END AS dimension,
-            coalesce({", ".join(HOUR_AS_TEXT if name == "hour" else name for name in names)}) AS value,
-            count(*) AS views,
-            count(*) FILTER (WHERE authenticated) AS views_authenticated
-        FROM (
-            SELECT subject, day, authenticated, {", ".join(f"{SLICES[name]} AS {name}" for name in names)}
-            FROM events WHERE outcome = 'counted'
-        ) AS views
-        GROUP BY subject, day, GROUPING SETS ({", ".join(f"({name})" for name in names)})
-    ),
-    breakdowns AS (
-        SELECT subject, day, {", ".join(_breakdown_column(*each) for each in _breakdowns(names))}
-        FROM slices
-        WHERE value IS NOT NULL
-        GROUP BY subject, day
-    )
-    SELECT subject AS entity_id, day, {", ".join(COUNTS)}, {", ".join(_selected(names))}
-    FROM totals LEFT JOIN breakdowns USING (subject, day)
-    """  # noqa: S608 - put together from this module's constants
-    return text(statement)
+    cells = {each.name: each.counted(subject, "raw") for each in subject.cells}
+    return text(_with({"raw": seam.events, **cells}) + _assembled(subject, seam, ""))
 
 
-def _grouping_bits(names: Sequence[str]) -> str:
-    """GROUPING() has a bit for each that a row is not grouped by, the last one's the lowest."""
-    every = 2 ** len(names) - 1
-    return " ".join(
-        f"WHEN {every - 2 ** (len(names) - 1 - place)} THEN '{name}'" for place, name in enumerate(names)
+def figures_of_all(seam: Seam) -> TextClause:
+    """`figures` of each entity and of the site together, from one look at the events.
+
+    Parameters: the seam's, and `entity_id` for the site.
+    """
+    cells = {each.name: each.counted(EACH_ENTITY, "raw") for each in EACH_ENTITY.cells}
+    of_site = {
+        f"site_{each.name}": each.counted(THE_SITE, each.name, are_cells=True) for each in EACH_ENTITY.cells
+    }
+    of_site["site_hours"] = HOURS.counted(THE_SITE, "raw")
+    return text(
+        _with({"raw": seam.events, **cells, **of_site})
+        + _assembled(EACH_ENTITY, seam, "")
+        + " UNION ALL "
+        + _assembled(THE_SITE, seam, "site_")
     )
 
 
-def _breakdowns(names: Sequence[str]) -> list[tuple[str, str]]:
-    return [(name, audience) for audience in AUDIENCES for name in names]
+def _with(queries: Mapping[str, str]) -> str:
+    # the events are read again for each kind of cells: cheaper than keeping them, and done in parallel
+    named = (
+        f"{name} AS {'NOT ' if name == 'raw' else ''}MATERIALIZED ({query})"
+        for name, query in queries.items()
+    )
+    return f"WITH {', '.join(named)}"
 
 
-def _breakdown_column(dimension: str, audience: str) -> str:
-    return (
-        f"jsonb_object_agg(value, views{audience})"
-        f" FILTER (WHERE dimension = '{dimension}' AND views{audience} > 0)"
+def _assembled(subject: Subject, seam: Seam, of: str) -> str:
+    """The figures from the cells, whose names begin with `of`."""
+    breakdowns = "".join(
+        f" LEFT JOIN ({_breakdown(name, of)}) AS by_{name} USING (entity_id, day)"
+        for name in subject.dimensions
+    )
+    return f"""
+    SELECT entity_id, day, {", ".join(ASSEMBLED.get(name, name) for name in COUNTS)},
+        {", ".join(_selected(subject.dimensions))}
+    FROM (
+        SELECT entity_id, day,
+            {_sum("views", "counted")} AS views,
+            {_sum("views_authenticated", "counted")} AS views_authenticated,
+            {_sum("views", "bot")} AS bots,
+            {_sum("views", "own")} AS own_views,
+            {_sum("views", "repeat")} AS repeats
+        FROM {of}kinds GROUP BY entity_id, day
+    ) AS totals
+    LEFT JOIN (
+        SELECT e.entity_id, e.day,
+            count(*) FILTER (WHERE s.visitor IS NULL) AS viewers,
+            count(*) FILTER (WHERE e.authenticated AND s.authenticated IS NOT TRUE) AS viewers_authenticated
+        FROM {of}viewers AS e {seam.seen.format(key="e.entity_id")}
+        GROUP BY e.entity_id, e.day
+    ) AS audience USING (entity_id, day)
+    {breakdowns}
+    """  # noqa: S608
+
+
+def _sum(column: str, outcome: str) -> str:
+    return f"CAST(coalesce(sum({column}) FILTER (WHERE outcome = '{outcome}'), 0) AS bigint)"
+
+
+def _breakdown(dimension: str, of: str) -> str:
+    """{value: views} of each subject and day, for both audiences."""
+    cells, value = SLICES[dimension]
+    slices = f"SELECT entity_id, day, {value} AS value, views, views_authenticated FROM {of}{cells}"  # noqa: S608
+    if cells == KINDS.name:
+        slices = f"""
+            SELECT entity_id, day, {value} AS value, sum(views) AS views,
+                sum(views_authenticated) AS views_authenticated
+            FROM {of}{cells} WHERE outcome = 'counted' GROUP BY entity_id, day, {value}
+            """  # noqa: S608
+    columns = (
+        f"jsonb_object_agg(value, views{audience}) FILTER (WHERE views{audience} > 0)"
         f" AS views_by_{dimension}{audience}"
+        for audience in AUDIENCES
     )
+    return f"SELECT entity_id, day, {', '.join(columns)} FROM ({slices}) AS slices GROUP BY entity_id, day"  # noqa: S608
 
 
-def _selected(names: Sequence[str]) -> list[str]:
-    counted = {f"views_by_{name}{audience}" for name, audience in _breakdowns(names)}
+def _selected(dimensions: Sequence[str]) -> list[str]:
+    counted = {f"views_by_{name}{audience}" for name in dimensions for audience in AUDIENCES}
     return [
         f"coalesce({name}, '{{}}') AS {name}" if name in counted else f"CAST('{{}}' AS jsonb) AS {name}"
         for name in BREAKDOWNS

@@ -6,10 +6,11 @@
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from typing import Any
 
 from sqlalchemy import Connection, Engine, delete, select, text, update
 from sqlalchemy.dialects.postgresql import insert
@@ -24,7 +25,7 @@ from footfall.definitions import (
     THE_SITE,
     Seam,
     Subject,
-    figures,
+    figures_of_all,
 )
 from footfall.errors import Unavailable
 from footfall.schema import DailyStats, EventDay, RollupDay, SeenVisitor
@@ -37,6 +38,8 @@ TRY_LOCK = text("SELECT pg_try_advisory_lock(:lock, :day)")
 UNLOCK = text("SELECT pg_advisory_unlock(:lock, :day)")
 # A rollup of a large day takes longer than a writer's statement may
 STATEMENT_TIMEOUT = text("SET LOCAL statement_timeout = '15min'")
+# What a day's rows take to be counted without the disk; at most some of it at a time, and of one rollup
+WORK_MEM = text("SET LOCAL work_mem = '256MB'")
 
 DAYS_TO_ROLL = text("""
     SELECT day FROM event_days LEFT JOIN rollup_days USING (day)
@@ -64,6 +67,12 @@ def _added(breakdown: str) -> str:
 ADD_TO_ROW = ", ".join(
     (*(f"{name} = d.{name} + excluded.{name}" for name in COUNTS), *map(_added, BREAKDOWNS))
 )
+
+ADD_FIGURES = text(f"""
+    INSERT INTO daily_stats AS d (entity_id, entity_type, day, {FIGURE_COLUMNS})
+    SELECT entity_id, entity_type, day, {FIGURE_COLUMNS} FROM counted JOIN entities ON entities.id = entity_id
+    ON CONFLICT (entity_id, day) DO UPDATE SET {ADD_TO_ROW}
+""")  # noqa: S608 - constants
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,10 +215,9 @@ def _count(
 ) -> RollupResult:
     """Add the seam's raw events to the daily rows, which hold `version` then."""
     parameters = {**seam.parameters, "entity_id": entities.site(connection).id}
-    subjects = (EACH_ENTITY, THE_SITE)
-    rows = sum(connection.execute(_insert_figures(each, seam), parameters).rowcount for each in subjects)
+    rows = _insert_figures(connection, seam, parameters)
     if keep_visitors:
-        for each in subjects:
+        for each in (EACH_ENTITY, THE_SITE):
             connection.execute(_remember_visitors(each, seam), parameters)
     noted = {"version": version, "rolled_up_at": now, "visitors_kept": keep_visitors}
     statement = insert(RollupDay).values(day=day, **noted)
@@ -217,13 +225,12 @@ def _count(
     return RollupResult(day=day, rows=rows, version=version)
 
 
-def _insert_figures(subject: Subject, seam: Seam) -> TextClause:
-    return text(
-        f"INSERT INTO daily_stats AS d (entity_id, entity_type, day, {FIGURE_COLUMNS})"  # noqa: S608
-        f" SELECT entity_id, entity_type, day, {FIGURE_COLUMNS}"
-        f" FROM ({figures(subject, seam).text}) AS counted JOIN entities ON entities.id = entity_id"
-        f" ON CONFLICT (entity_id, day) DO UPDATE SET {ADD_TO_ROW}"
-    )
+def _insert_figures(connection: Connection, seam: Seam, parameters: Mapping[str, Any]) -> int:
+    connection.execute(WORK_MEM)
+    # a table in between: only a query that writes nothing is done by several processes
+    figures = figures_of_all(seam).text
+    connection.execute(text(f"CREATE TEMP TABLE counted ON COMMIT DROP AS {figures}"), parameters)
+    return connection.execute(ADD_FIGURES).rowcount
 
 
 def _remember_visitors(subject: Subject, seam: Seam) -> TextClause:
@@ -231,7 +238,8 @@ def _remember_visitors(subject: Subject, seam: Seam) -> TextClause:
         f"""
         WITH raw AS ({seam.events})
         INSERT INTO seen_visitors AS seen (day, entity_id, visitor, authenticated)
-        SELECT e.day, {subject.key}, e.visitor, bool_or(e.authenticated) FROM {subject.events}
+        SELECT e.day, {subject.key}, e.visitor, bool_or(e.authenticated)
+        FROM {subject.events.format(rows="raw")}
         WHERE e.outcome = 'counted' AND e.visitor IS NOT NULL
         GROUP BY 1, 2, 3
         ON CONFLICT (day, entity_id, visitor) DO UPDATE SET authenticated = true
