@@ -109,6 +109,16 @@ def seal(connection: Connection, day: date, now: datetime) -> None:
     connection.execute(update(EventDay).where(EventDay.day == day).values(sealed_at=now))
 
 
+def index_entities(connection: Connection, day: date) -> None:
+    """Let the events of `day` be found by what was viewed, now that hardly any come. The caller commits, at
+    once: writers of the day wait. May be called again.
+    """
+    name = f"{partition_name(day)}_entity_id_index"
+    if connection.scalar(text("SELECT to_regclass(:name)"), {"name": name}) is None:
+        connection.execute(LOCK_TIMEOUT)
+        connection.execute(text(f"CREATE INDEX {name} ON {partition_name(day)} (entity_id)"))
+
+
 def partition_name(day: date) -> str:
     """The table that holds the events of `day`."""
     return f"{PARTITION_PREFIX}{day:%Y_%m_%d}"

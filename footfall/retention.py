@@ -4,7 +4,7 @@ import logging
 from datetime import date, datetime, timedelta
 
 from redis import Redis
-from sqlalchemy import Connection, Engine, delete, select
+from sqlalchemy import Connection, Engine, delete, select, text
 from sqlalchemy.exc import OperationalError
 
 from footfall import days, ledger, salts, schema_check, stream
@@ -18,10 +18,13 @@ log = logging.getLogger(__name__)
 # entry that is younger than a day belongs to days that are kept.
 OLDEST_ENTRY = timedelta(days=1)
 DAYS_AHEAD = 2
+# A large day takes longer to index than a writer's statement may
+STATEMENT_TIMEOUT = text("SET LOCAL statement_timeout = '15min'")
 
 
 def turn_days(engine: Engine, settings: Settings, now: datetime) -> None:
-    """Make the next days' partitions and salts ahead, and delete salts and slots past their time.
+    """Make the next days' partitions and salts ahead, delete salts and slots past their time, and index days
+    that get hardly any events any more.
 
     May be called at any time, any often; often enough, no salt outlives its 48 hours by much.
     """
@@ -32,6 +35,7 @@ def turn_days(engine: Engine, settings: Settings, now: datetime) -> None:
         salts.make_ahead(connection, today, now)
         salts.delete_expired(connection, now, settings.time_zone)
         connection.execute(delete(ViewSlot).where(ViewSlot.ends_at <= now))
+    _index_closed_days(engine, today - timedelta(days=1))
 
 
 def drop_expired(engine: Engine, redis: Redis, settings: Settings, now: datetime) -> list[date]:
@@ -75,9 +79,27 @@ def _seal(engine: Engine, day: date, now: datetime) -> bool:
             days.seal(connection, day, now)
             return True
     except OperationalError as error:
-        if getattr(error.orig, "pgcode", None) != "55P03":  # lock_not_available: a reader is at it
+        if not _is_locked(error):
             raise
         return False
+
+
+def _is_locked(error: OperationalError) -> bool:
+    return getattr(error.orig, "pgcode", None) == "55P03"  # lock_not_available: somebody is at it
+
+
+def _index_closed_days(engine: Engine, first_open: date) -> None:
+    with engine.connect() as connection:
+        closed = sorted(day for day in days.partitions(connection) if day < first_open)
+    for day in closed:
+        try:
+            with engine.begin() as connection:
+                connection.execute(STATEMENT_TIMEOUT)
+                days.index_entities(connection, day)
+        except OperationalError as error:
+            if not _is_locked(error):
+                raise
+            log.warning("index of a closed day is for the next run", extra={"day": day})
 
 
 def _clean_and_held(connection: Connection, day: date) -> bool:

@@ -38,8 +38,8 @@ TRY_LOCK = text("SELECT pg_try_advisory_lock(:lock, :day)")
 UNLOCK = text("SELECT pg_advisory_unlock(:lock, :day)")
 # A rollup of a large day takes longer than a writer's statement may
 STATEMENT_TIMEOUT = text("SET LOCAL statement_timeout = '15min'")
-# What a day's rows take to be counted without the disk; at most some of it at a time, and of one rollup
-WORK_MEM = text("SET LOCAL work_mem = '256MB'")
+# Enough to count a million events without the disk; a rollup takes some of these at a time
+WORK_MEM = text("SET LOCAL work_mem = '64MB'")
 
 DAYS_TO_ROLL = text("""
     SELECT day FROM event_days LEFT JOIN rollup_days USING (day)

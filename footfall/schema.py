@@ -140,12 +140,15 @@ class SeenVisitor(Base):
 
 
 class ViewEventRow(Base):
-    """Every event, once, partitioned by day. Columns stand in the order that wastes no padding."""
+    """Every event, once, partitioned by day. Columns stand in the order that wastes no padding.
+
+    A partition is indexed by `entity_id` when its day is over (`days.index_entities`): to keep that up to
+    date for each event would cost as much as all else that PostgreSQL does for it.
+    """
 
     __tablename__ = "view_events"
     __table_args__ = (
         UniqueConstraint("day", "id"),
-        Index(None, "entity_id"),
         # rows come in this order, so a few bytes for many of them find what came last
         Index(
             None,

@@ -40,7 +40,7 @@ from footfall.settings import Settings
 log = logging.getLogger(__name__)
 
 READ_ENTRIES = 2_000
-BATCH_EVENTS = 5_000  # a transaction's size: larger ones gain little and hold their locks longer
+BATCH_EVENTS = 10_000  # a transaction's size: larger ones gain little and hold their locks longer
 DRAIN_SECONDS = 20.0  # then the next tick goes on, so that a stop never waits for a long queue
 ATTEMPTS = 3  # of a transaction that a deadlock or a serialisation failure ended
 RETRYABLE = {"40P01", "40001"}
@@ -158,7 +158,9 @@ def drain(
     consumer: str,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Written:
-    """Write what is queued until nothing is left, 20 s have passed or `should_stop()` says so.
+    """Write what is queued until all of it is written, 20 s have passed or `should_stop()` says so.
+
+    What comes meanwhile is for the next call: many small transactions cost much more than a large one.
 
     Commits batch by batch. Anything but bad data is raised, with its entries left pending for the next
     call: a store that is away or a schema that has drifted must be loud, and must lose nothing.
@@ -168,6 +170,7 @@ def drain(
     written = Written()
     counts.raise_behind(engine, redis)
     deadline = time.monotonic() + DRAIN_SECONDS
+    last = stream.Entry(stream.last_id(redis), b"").number
     while time.monotonic() < deadline and not should_stop():
         entries = stream.read(redis, consumer, READ_ENTRIES)
         if not entries:
@@ -175,6 +178,8 @@ def drain(
         for batch in _batches(entries):
             written.fates.update(_write_entries(engine, redis, settings, batch, utc_now()))
             written.entries += len(batch.entries)
+        if entries[-1].number >= last:
+            break
     if written.entries:
         log.info("events written", extra={"entries": written.entries, "fates": dict(written.fates)})
     return written
@@ -403,14 +408,13 @@ def _payload(one: Incoming) -> bytes:
 def _tallies(batch: Batch, fates: Sequence[Fate]) -> dict[str, dict[str, int]]:
     """{entry id: {"<day>:<tally>": amount}}; what could not be read has no day and is not tallied."""
     by_number: dict[int, dict[str, int]] = {entry.number: {} for entry in batch.entries}
-    texts = {row.day: row.day.isoformat() for row in batch.rows}
+    settled = {day: f"{day}:settled" for day in {row.day for row in batch.rows}}
     for one, fate in zip(batch.incoming, fates, strict=True):
         if isinstance(one.event, Row):
-            tallies, day = by_number[one.entry], texts[one.event.day]
-            settled = f"{day}:settled"
-            tallies[settled] = tallies.get(settled, 0) + 1
+            tallies, name = by_number[one.entry], settled[one.event.day]
+            tallies[name] = tallies.get(name, 0) + 1
             if fate != "row":
-                lost = f"{day}:{TALLY_OF_FATE[fate]}"
+                lost = f"{one.event.day}:{TALLY_OF_FATE[fate]}"
                 tallies[lost] = tallies.get(lost, 0) + 1
     return {entry.id: by_number[entry.number] for entry in batch.entries}
 

@@ -204,6 +204,28 @@ def test_preparing_makes_the_next_days_and_may_be_repeated(engine: Engine, setti
 
 
 @pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "America/St_Johns", "Pacific/Kiritimati"])
+def test_days_are_indexed_by_entity_when_they_are_over(
+    engine: Engine, redis: Redis, settings: Settings
+) -> None:
+    ages = [timedelta(days=n) for n in (0, 1, 2, 3)]
+    store(engine, redis, settings, [make_event(settings, NOW - age) for age in ages])
+    with engine.connect() as writing:
+        writing.execute(text("LOCK TABLE view_events_2026_03_08 IN ROW EXCLUSIVE MODE"))
+        retention.turn_days(engine, settings, NOW)
+        assert _indexed(engine) == ["view_events_2026_03_07"], "a writer is at it"
+    for _ in range(2):
+        retention.turn_days(engine, settings, NOW)
+    assert _indexed(engine) == ["view_events_2026_03_07", "view_events_2026_03_08"]
+
+
+def _indexed(engine: Engine) -> list[str]:
+    """The partitions that have an index on the entity."""
+    query = "SELECT tablename FROM pg_indexes WHERE indexdef LIKE '%(entity_id)' AND tablename LIKE :events"
+    with engine.connect() as connection:
+        found = connection.scalars(text(query), {"events": "view_events%"})
+        return sorted(found)
+
+
 def test_events_around_midnight_belong_to_the_sites_day(
     engine: Engine, redis: Redis, settings: Settings, zone: str
 ) -> None:

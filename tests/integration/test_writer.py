@@ -363,6 +363,32 @@ def test_statements_of_a_batch_do_not_grow_with_it(engine: Engine, redis: Redis,
     assert len(seen) - few == few
 
 
+def test_what_comes_while_a_drain_writes_is_for_the_next_one(
+    engine: Engine, redis: Redis, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = writer.write_batch
+
+    def write(*arguments: Any) -> Any:
+        stream.put(redis, [make_event(settings, NOW)])
+        return real(*arguments)
+
+    monkeypatch.setattr(writer, "write_batch", write)
+    monkeypatch.setattr(writer, "READ_ENTRIES", 3)
+    for _ in range(7):
+        stream.put(redis, [make_event(settings, NOW)])
+    assert writer.drain(engine, redis, settings, "test").entries in (7, 8, 9), "all that was there"
+    assert 1 <= stream.backlog(redis, NOW).entries <= 3
+
+
+def test_what_was_left_unfinished_does_not_end_a_drain(
+    engine: Engine, redis: Redis, settings: Settings
+) -> None:
+    for _ in range(4):
+        stream.put(redis, [make_event(settings, NOW)])
+    assert len(stream.read(redis, "test", 2)) == 2
+    assert writer.drain(engine, redis, settings, "test").entries == 4
+
+
 def _killed(*_: Any) -> None:
     raise KeyboardInterrupt
 
