@@ -195,15 +195,6 @@ def test_the_newest_sealed_day_is_remembered_for_ever(
         assert connection.scalar(text("SELECT count(*) FROM daily_stats")) == 0
 
 
-def test_preparing_makes_the_next_days_and_may_be_repeated(engine: Engine, settings: Settings) -> None:
-    retention.turn_days(engine, settings, NOW)
-    retention.turn_days(engine, settings, NOW)
-    assert partitions(engine) == {f"view_events_2026_03_{day}" for day in (10, 11, 12)}
-    with engine.connect() as connection:
-        assert date(2026, 3, 11) in set(connection.scalars(text("SELECT day FROM salts")))
-
-
-@pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "America/St_Johns", "Pacific/Kiritimati"])
 def test_days_are_indexed_by_entity_when_they_are_over(
     engine: Engine, redis: Redis, settings: Settings
 ) -> None:
@@ -226,6 +217,15 @@ def _indexed(engine: Engine) -> list[str]:
         return sorted(found)
 
 
+def test_preparing_makes_the_next_days_and_may_be_repeated(engine: Engine, settings: Settings) -> None:
+    retention.turn_days(engine, settings, NOW)
+    retention.turn_days(engine, settings, NOW)
+    assert partitions(engine) == {f"view_events_2026_03_{day}" for day in (10, 11, 12)}
+    with engine.connect() as connection:
+        assert date(2026, 3, 11) in set(connection.scalars(text("SELECT day FROM salts")))
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "America/St_Johns", "Pacific/Kiritimati"])
 def test_events_around_midnight_belong_to_the_sites_day(
     engine: Engine, redis: Redis, settings: Settings, zone: str
 ) -> None:
