@@ -176,8 +176,21 @@ class Reader:
         if type(fields) is not list:
             raise TypeError("no list")
         plain = fields if len(fields) == PLAIN_FIELDS else fields[:PLAIN_FIELDS]
-        id_hex, microseconds, day_text, entity_type, external_id, view_type, *decided = plain
-        view_source, outcome, device, country, referrer_domain, visitor, authenticated = decided
+        (
+            id_hex,
+            microseconds,
+            day_text,
+            entity_type,
+            external_id,
+            view_type,
+            view_source,
+            outcome,
+            device,
+            country,
+            referrer_domain,
+            visitor,
+            authenticated,
+        ) = plain
         if len(id_hex) != ID_DIGITS or 2 * len(bytes.fromhex(id_hex)) != ID_DIGITS:
             raise ValueError("an id that is none")
         if visitor is not None and type(visitor) is not int:

@@ -7,7 +7,7 @@ Revises: 20261121_names
 from alembic import op
 
 revision = "20261121_entity_index"
-down_revision = "20261121_names"
+down_revision = "20261121_daily_types"
 branch_labels = None
 depends_on = None
 

@@ -185,7 +185,7 @@ def test_a_newer_revision_is_said_to_be_newer(patient: Patient) -> None:
 
 def test_other_differences_are_named_with_the_sql_that_undoes_them(patient: Patient) -> None:
     for harm in (
-        "DROP INDEX view_events_entity_id_index",
+        "DROP INDEX view_events_version_occurred_at_index",
         "ALTER TABLE view_events ADD COLUMN colour text",
         "ALTER TABLE entities ALTER COLUMN external_id DROP NOT NULL",
         "ALTER TABLE view_events DROP CONSTRAINT view_events_outcome_check",
@@ -198,7 +198,7 @@ def test_other_differences_are_named_with_the_sql_that_undoes_them(patient: Pati
         "dead_letters has no constraint dead_letters_pkey",
         "entities.external_id has another nullable than the model",
         "the column view_events.colour is in no model",
-        "the index view_events_entity_id_index is missing",
+        "the index view_events_version_occurred_at_index is missing",
         "view_events has no constraint view_events_outcome_check",
     ]
     assert patient.is_ready(), "views can be written all the same"

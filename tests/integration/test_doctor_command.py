@@ -81,7 +81,7 @@ def test_what_fix_cannot_mend_is_still_a_problem(doctor: Run, patient: Patient) 
 
 
 def test_warnings_alone_end_with_0(doctor: Run, patient: Patient) -> None:
-    patient.sql("DROP INDEX view_events_entity_id_index")
+    patient.sql("DROP INDEX view_events_version_occurred_at_index")
     result = doctor()
     assert result.exit_code == 0
     assert result.output.splitlines()[-1] == "1 warning"
