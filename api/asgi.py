@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from urllib.parse import unquote_to_bytes
 
 from flask import Flask
@@ -27,6 +27,7 @@ THREADS = 8  # no more than PostgreSQL's pool has connections
 MOST_BYTES = {f"/api{tracking.BATCH_PATH}": tracking.BATCH_BYTES}
 MOST_BYTES_ELSEWHERE = 64 * 1024
 BODY_SECONDS = 30.0
+LOOK_SECONDS = 1.0  # between two looks for bodies that take longer
 SEND_SECONDS = 30.0  # for one piece of a streamed answer
 WITHOUT_BODY = (204, 304)
 WITHOUT_PREFIX = ("CONTENT_TYPE", "CONTENT_LENGTH")  # of all headers, in WSGI
@@ -44,6 +45,7 @@ class Answer(NamedTuple):
     body: bytes
 
 
+NOTHING = {"type": "http.response.body", "body": b""}
 TOO_SLOW = Answer(
     408,
     [(b"content-type", b"application/json"), (b"connection", b"close")],
@@ -66,27 +68,35 @@ class Application:
     def __init__(self, app: Flask) -> None:
         self._app = app
         self._lane = HotLane(app) if of(app).settings.hot_lane else None
+        self._bodies = Bodies()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="flask")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
+        started = time.perf_counter()
         try:
-            async with asyncio.timeout(BODY_SECONDS):
-                body = await _body(scope, receive)
+            body = await self._bodies.read(scope, receive)
         except TimeoutError:
             return await _send(send, TOO_SLOW)
         except ConnectionError:
             return None  # nobody is left to answer
-        if self._lane is not None and self._lane.is_for(scope):
-            try:
-                head = await self._lane.answer(scope, body)
-            except Exception as error:
-                return await _send(send, self._failed(_environ(scope, body), error))
-            if head is not None:
-                return await _send(send, Answer(204, head, b""))
+        lane = self._lane
+        future = lane.submit(scope, body) if lane is not None and lane.is_for(scope) else None
+        if lane is None or future is None:
+            return await self._by_flask(scope, body, send)
+        try:
+            taken = await future
+        except Exception as error:
+            return await _send(send, self._failed(_environ(scope, body), error))
+        head = lane.head(scope, taken, time.perf_counter() - started)
+        await send({"type": "http.response.start", "status": 204, "headers": head})
+        return await send(NOTHING)
+
+    async def _by_flask(self, scope: Scope, body: bytes, send: Send) -> None:
         loop = asyncio.get_running_loop()
         answer = await loop.run_in_executor(self._threads, self._answer, _environ(scope, body), loop, send)
-        return await _send(send, answer) if answer is not None else None
+        if answer is not None:
+            await _send(send, answer)
 
     def _answer(
         self, environ: "WSGIEnvironment", loop: asyncio.AbstractEventLoop, send: Send
@@ -123,24 +133,68 @@ class Application:
             return Answer(response.status_code, _as_bytes(response.headers), response.get_data())
 
 
-async def _body(scope: Scope, receive: Receive) -> bytes:
-    """The request's body, up to one byte more than the endpoint takes; none of one that says it is larger.
+class Bodies:
+    """Reads requests' bodies, and gives up those that take too long.
 
-    Raises `ConnectionError` when the client is gone.
+    One look a second at all that are being read costs a fraction of a timer for each.
     """
-    most = MOST_BYTES.get(scope["path"], MOST_BYTES_ELSEWHERE)
-    length = next((value for name, value in scope["headers"] if name == b"content-length"), None)
-    if length is not None and length.isdigit() and int(length) > most + 1:
-        return b""  # Flask refuses it for what it says of itself
-    body, has_more = b"", True
-    while has_more and len(body) <= most:
-        message = await receive()
-        if message["type"] != "http.request":
-            raise ConnectionError("the client is gone")
-        body += message.get("body", b"")
-        # granian tells of the end with one message more, which need not be waited for
-        has_more = message.get("more_body", False) and not (length is not None and len(body) >= int(length))
-    return body
+
+    def __init__(self) -> None:
+        self._begun: dict[asyncio.Task[None], float] = {}
+        self._given_up: set[asyncio.Task[None]] = set()
+        self._is_looking = False
+
+    async def read(self, scope: Scope, receive: Receive) -> bytes:
+        """The body, up to one byte more than the endpoint takes; nothing of one that says it is larger.
+
+        Raises `TimeoutError`, and `ConnectionError` when the client is gone.
+        """
+        most = MOST_BYTES.get(scope["path"], MOST_BYTES_ELSEWHERE)
+        length = _content_length(scope)
+        if length > most + 1:
+            return b""  # Flask refuses it for what it says of itself
+        task = cast("asyncio.Task[None]", asyncio.current_task())
+        loop = asyncio.get_running_loop()
+        self._begun[task] = loop.time()
+        if not self._is_looking:
+            self._is_looking = True
+            loop.call_later(LOOK_SECONDS, self._give_up_late)
+        try:
+            body, has_more = b"", True
+            while has_more and len(body) <= most:
+                message = await receive()
+                if message["type"] != "http.request":
+                    raise ConnectionError("the client is gone")
+                body = body + message["body"] if body else message["body"]
+                # granian tells of the end with one message more, which need not be waited for
+                has_more = message["more_body"] and len(body) != length
+            return body
+        except asyncio.CancelledError:
+            if task not in self._given_up:
+                raise
+            self._given_up.discard(task)
+            task.uncancel()
+            raise TimeoutError("the body took too long") from None
+        finally:
+            del self._begun[task]
+
+    def _give_up_late(self) -> None:
+        loop = asyncio.get_running_loop()
+        for task, begun in self._begun.items():
+            if loop.time() - begun > BODY_SECONDS and task not in self._given_up:
+                self._given_up.add(task)
+                task.cancel()
+        self._is_looking = bool(self._begun)
+        if self._is_looking:
+            loop.call_later(LOOK_SECONDS, self._give_up_late)
+
+
+def _content_length(scope: Scope) -> int:
+    """In bytes; -1 when the request does not say, as one that comes in chunks does not."""
+    for name, value in scope["headers"]:
+        if name == b"content-length":
+            return int(value) if value.isdigit() else -1
+    return -1
 
 
 def _environ(scope: Scope, body: bytes) -> "WSGIEnvironment":

@@ -5,7 +5,6 @@ it untouched, so that every error is found and worded in one place.
 """
 
 import asyncio
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
@@ -17,7 +16,7 @@ from api import bodies, callers, cors, parts, tracking
 from footfall import access, intake
 from footfall.clock import utc_now
 from footfall.errors import Unavailable
-from footfall.event import View, ViewEvent
+from footfall.event import Outcome, View, ViewEvent
 from footfall.group_commit import LONGEST_WAIT_SECONDS, GroupCommit
 from footfall.stream import Taken
 from footfall.traffic import Answered
@@ -32,11 +31,12 @@ Turn = list[tuple[View, asyncio.Future[Taken]]]
 
 
 class HotLane:
-    """Takes page views for the process of `app`."""
+    """Takes page views for the process of `app`, in its event loop."""
 
     def __init__(self, app: Flask) -> None:
         self._here = parts.of(app)
         self._turns = Turns(self._here.group_commit)
+        self._heads: dict[tuple[bytes | None, Outcome], Head] = {}
         self._country_header = (self._here.settings.country_header or "").lower().encode()
         self._origins = cors.normalised(self._here.settings.cors_origins)
 
@@ -44,12 +44,11 @@ class HotLane:
         """Whether the lane may take the request."""
         return bool(scope["path"] == PATH and scope["method"] == "POST")
 
-    async def answer(self, scope: Mapping[str, Any], body: bytes) -> Head | None:
-        """The headers of a 204 once the view is safe; None leaves the request to Flask, and nothing is done.
+    def submit(self, scope: Mapping[str, Any], body: bytes) -> asyncio.Future[Taken] | None:
+        """What becomes of the view; None leaves the request to Flask, and nothing is done.
 
-        Raises `Unavailable` when no store takes it.
+        The future raises `Unavailable` when no store takes it.
         """
-        started = time.perf_counter()
         now = utc_now()
         headers = dict(scope["headers"])
         if len(headers) < len(scope["headers"]) or not self._here.salts.are_at_hand(now):
@@ -58,9 +57,14 @@ class HotLane:
             event = self._event(scope["client"][0], headers, body, now)
         except Exception:
             return None  # Flask comes to the same, and says it
-        taken = await self._turns.take(View(event), now)
-        self._here.traffic.answered(ANSWERED, time.perf_counter() - started)
-        return [*self._head(headers.get(b"origin")), (b"x-view-outcome", taken.outcome.encode())]
+        return self._turns.take(View(event), now)
+
+    def head(self, scope: Mapping[str, Any], taken: Taken, seconds: float) -> Head:
+        """The headers of the answer, which took so many seconds."""
+        self._here.traffic.answered(ANSWERED, seconds)
+        origin = next((value for name, value in scope["headers"] if name == b"origin"), None)
+        found = self._heads.get((origin, taken.outcome))
+        return self._made_head(origin, taken.outcome) if found is None else found
 
     def _event(self, peer: str, headers: Mapping[bytes, bytes], body: bytes, now: datetime) -> ViewEvent:
         here, sent = self._here, headers.get
@@ -83,15 +87,13 @@ class HotLane:
         bodies.require_size(body, tracking.PAGE_VIEW_BYTES)
         return intake.page_view(bodies.parse(body), viewer, now, here.edge)
 
-    def _head(self, origin: bytes | None) -> Head:
-        if origin is None:
-            return [JSON, VARY]
-        opening = cors.headers(_text(origin), self._origins)
-        return [
-            JSON,
-            VARY,
-            *((name.lower().encode(), value.encode("latin-1")) for name, value in opening.items()),
-        ]
+    def _made_head(self, origin: bytes | None, outcome: Outcome) -> Head:
+        opening = {} if origin is None else cors.headers(_text(origin), self._origins)
+        named = [(name.lower().encode(), value.encode("latin-1")) for name, value in opening.items()]
+        head = [JSON, VARY, *named, (b"x-view-outcome", outcome.encode())]
+        if opening or origin is None:  # of which there are few
+            self._heads[origin, outcome] = head
+        return head
 
 
 def _text(value: bytes) -> str:
@@ -106,13 +108,13 @@ class Turns:
         self._waiting: Turn = []
         self._is_under_way = False
 
-    async def take(self, view: View, now: datetime) -> Taken:
-        """What became of `view`. Raises `Unavailable`."""
+    def take(self, view: View, now: datetime) -> asyncio.Future[Taken]:
+        """What becomes of `view`; the future raises `Unavailable`."""
         future: asyncio.Future[Taken] = asyncio.get_running_loop().create_future()
         self._waiting.append((view, future))
         if not self._is_under_way:
             self._send(now)
-        return await future
+        return future
 
     def _send(self, now: datetime) -> None:
         turn, self._waiting = self._waiting, []

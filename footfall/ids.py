@@ -2,9 +2,11 @@
 
 import secrets
 from datetime import datetime
-from uuid import RFC_4122, UUID
+from uuid import UUID
 
 from footfall.event import EPOCH, MICROSECOND
+
+RFC_VARIANT = 0b10  # RFC 9562, 4.1
 
 
 def uuid7(now: datetime) -> UUID:
@@ -16,6 +18,6 @@ def uuid7(now: datetime) -> UUID:
 
 def milliseconds_of(event_id: UUID) -> int | None:
     """Milliseconds since 1970 in a UUIDv7, which may be made up; None for any other UUID."""
-    if event_id.variant != RFC_4122 or event_id.version != 7:
-        return None
-    return event_id.int >> 80
+    number = event_id.int
+    is_version_7 = number >> 76 & 0xF == 7 and number >> 62 & 0b11 == RFC_VARIANT
+    return number >> 80 if is_version_7 else None
