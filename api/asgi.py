@@ -81,13 +81,14 @@ class Application:
         except ConnectionError:
             return None  # nobody is left to answer
         lane = self._lane
-        future = lane.submit(scope, body) if lane is not None and lane.is_for(scope) else None
-        if lane is None or future is None:
+        if lane is None or not lane.is_for(scope):
             return await self._by_flask(scope, body, send)
         try:
-            taken = await future
+            taken = await lane.take(scope, body)
         except Exception as error:
             return await _send(send, self._failed(_environ(scope, body), error))
+        if taken is None:
+            return await self._by_flask(scope, body, send)
         head = lane.head(scope, taken, time.perf_counter() - started)
         await send({"type": "http.response.start", "status": 204, "headers": head})
         return await send(NOTHING)

@@ -17,7 +17,7 @@ from footfall import access, intake
 from footfall.clock import utc_now
 from footfall.errors import Unavailable
 from footfall.event import Outcome, View, ViewEvent
-from footfall.group_commit import LONGEST_WAIT_SECONDS, GroupCommit
+from footfall.group_commit import LONGEST_WAIT_SECONDS
 from footfall.stream import Taken
 from footfall.traffic import Answered
 
@@ -27,46 +27,95 @@ JSON = (b"content-type", b"application/json")
 VARY = (b"vary", b"Origin")
 
 Head = list[tuple[bytes, bytes]]
-Turn = list[tuple[View, asyncio.Future[Taken]]]
+Scope = Mapping[str, Any]
+Turn = list[tuple[Scope, bytes, asyncio.Future[Taken | None]]]
 
 
 class HotLane:
-    """Takes page views for the process of `app`, in its event loop."""
+    """Takes page views for the process of `app`, in its event loop.
+
+    What comes while a group is on its way waits, and is gone through in one go when the group is back: the
+    two threads meet once for all of it, and the processor finds the code where it was.
+    """
 
     def __init__(self, app: Flask) -> None:
         self._here = parts.of(app)
-        self._turns = Turns(self._here.group_commit)
-        self._heads: dict[tuple[bytes | None, Outcome], Head] = {}
+        self._waiting: Turn = []
+        self._is_under_way = False
         self._country_header = (self._here.settings.country_header or "").lower().encode()
         self._origins = cors.normalised(self._here.settings.cors_origins)
+        self._heads: dict[tuple[bytes | None, Outcome], Head] = {}
 
-    def is_for(self, scope: Mapping[str, Any]) -> bool:
+    def is_for(self, scope: Scope) -> bool:
         """Whether the lane may take the request."""
         return bool(scope["path"] == PATH and scope["method"] == "POST")
 
-    def submit(self, scope: Mapping[str, Any], body: bytes) -> asyncio.Future[Taken] | None:
+    def take(self, scope: Scope, body: bytes) -> asyncio.Future[Taken | None]:
         """What becomes of the view; None leaves the request to Flask, and nothing is done.
 
         The future raises `Unavailable` when no store takes it.
         """
-        now = utc_now()
-        headers = dict(scope["headers"])
-        if len(headers) < len(scope["headers"]) or not self._here.salts.are_at_hand(now):
-            return None  # a header that comes twice; a day whose salt has to be asked for, which takes time
-        try:
-            event = self._event(scope["client"][0], headers, body, now)
-        except Exception:
-            return None  # Flask comes to the same, and says it
-        return self._turns.take(View(event), now)
+        future: asyncio.Future[Taken | None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((scope, body, future))
+        if not self._is_under_way:
+            self._send()
+        return future
 
-    def head(self, scope: Mapping[str, Any], taken: Taken, seconds: float) -> Head:
+    def head(self, scope: Scope, taken: Taken, seconds: float) -> Head:
         """The headers of the answer, which took so many seconds."""
         self._here.traffic.answered(ANSWERED, seconds)
         origin = next((value for name, value in scope["headers"] if name == b"origin"), None)
         found = self._heads.get((origin, taken.outcome))
         return self._made_head(origin, taken.outcome) if found is None else found
 
-    def _event(self, peer: str, headers: Mapping[bytes, bytes], body: bytes, now: datetime) -> ViewEvent:
+    def _send(self) -> None:
+        turn, self._waiting = self._waiting, []
+        now = utc_now()
+        views: list[View] = []
+        futures: list[asyncio.Future[Taken | None]] = []
+        for scope, body, future in turn:
+            event = self._event(scope, body, now)
+            if event is not None:
+                views.append(View(event))
+                futures.append(future)
+            elif not future.done():
+                future.set_result(None)
+        if not views:
+            return
+        self._is_under_way = True
+        loop = asyncio.get_running_loop()
+        late = Unavailable("the stores take too long")
+        limit = loop.call_later(LONGEST_WAIT_SECONDS, _resolve, futures, late)
+
+        def done(taken: list[Taken] | Exception) -> None:
+            with suppress(RuntimeError):  # the loop has ended, and nobody waits any more
+                loop.call_soon_threadsafe(self._deliver, futures, taken, limit)
+
+        self._here.group_commit.submit(views, now, done)
+
+    def _deliver(
+        self,
+        futures: list[asyncio.Future[Taken | None]],
+        taken: list[Taken] | Exception,
+        limit: asyncio.TimerHandle,
+    ) -> None:
+        limit.cancel()
+        self._is_under_way = False
+        if self._waiting:
+            self._send()
+        _resolve(futures, taken)
+
+    def _event(self, scope: Scope, body: bytes, now: datetime) -> ViewEvent | None:
+        """None for what Flask has to answer."""
+        headers = dict(scope["headers"])
+        if len(headers) < len(scope["headers"]) or not self._here.salts.are_at_hand(now):
+            return None  # a header that comes twice; a day whose salt has to be asked for, which takes time
+        try:
+            return self._made_event(scope["client"][0], headers, body, now)
+        except Exception:
+            return None  # Flask comes to the same, and says it
+
+    def _made_event(self, peer: str, headers: Mapping[bytes, bytes], body: bytes, now: datetime) -> ViewEvent:
         here, sent = self._here, headers.get
         bodies.require_media_type(_text(sent(b"content-type", b"")))
         authorization = sent(b"authorization")
@@ -100,44 +149,8 @@ def _text(value: bytes) -> str:
     return value.decode("latin-1")  # as WSGI has it
 
 
-class Turns:
-    """Gathers what comes while a group is on its way, so that the two threads meet once for all of it."""
-
-    def __init__(self, group_commit: GroupCommit) -> None:
-        self._group_commit = group_commit
-        self._waiting: Turn = []
-        self._is_under_way = False
-
-    def take(self, view: View, now: datetime) -> asyncio.Future[Taken]:
-        """What becomes of `view`; the future raises `Unavailable`."""
-        future: asyncio.Future[Taken] = asyncio.get_running_loop().create_future()
-        self._waiting.append((view, future))
-        if not self._is_under_way:
-            self._send(now)
-        return future
-
-    def _send(self, now: datetime) -> None:
-        turn, self._waiting = self._waiting, []
-        self._is_under_way = True
-        loop = asyncio.get_running_loop()
-        limit = loop.call_later(LONGEST_WAIT_SECONDS, _resolve, turn, Unavailable("the stores take too long"))
-
-        def done(taken: list[Taken] | Exception) -> None:
-            with suppress(RuntimeError):  # the loop has ended, and nobody waits any more
-                loop.call_soon_threadsafe(self._deliver, turn, taken, limit)
-
-        self._group_commit.submit([view for view, _ in turn], now, done)
-
-    def _deliver(self, turn: Turn, taken: list[Taken] | Exception, limit: asyncio.TimerHandle) -> None:
-        limit.cancel()
-        self._is_under_way = False
-        if self._waiting:
-            self._send(utc_now())
-        _resolve(turn, taken)
-
-
-def _resolve(turn: Turn, taken: list[Taken] | Exception) -> None:
-    for index, (_, future) in enumerate(turn):
+def _resolve(futures: list[asyncio.Future[Taken | None]], taken: list[Taken] | Exception) -> None:
+    for index, future in enumerate(futures):
         if future.done():
             continue  # cancelled, or given up
         if isinstance(taken, Exception):

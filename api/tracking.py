@@ -1,7 +1,6 @@
 """The endpoints that take views."""
 
 from collections import Counter
-from dataclasses import replace
 from operator import itemgetter
 
 from flask import Blueprint
@@ -64,6 +63,6 @@ def site_event() -> ResponseReturnValue:
         taken = here.group_commit.take(view, now)
     except Limited:
         # one class too many: it is counted with the others rather than not at all
-        other = replace(view, event=replace(view.event, view_type=OTHER_VIEW_TYPE))
+        other = view._replace(event=view.event._replace(view_type=OTHER_VIEW_TYPE))
         taken = here.group_commit.take(other, now)
     return "", 202, {"X-View-Outcome": taken.outcome}

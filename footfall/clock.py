@@ -2,6 +2,10 @@
 
 from datetime import UTC, date, datetime, timedelta, tzinfo
 
+# {zone: (the day that was asked for last, its first moment, the next day's)}: nearly always it is today
+_last_days: dict[tzinfo, tuple[date, datetime, datetime]] = {}
+NO_DAY = (date.min, datetime.max.replace(tzinfo=UTC), datetime.min.replace(tzinfo=UTC))
+
 
 def utc_now() -> datetime:
     """The current moment, aware and in UTC."""
@@ -10,7 +14,12 @@ def utc_now() -> datetime:
 
 def site_day(moment: datetime, zone: tzinfo) -> date:
     """The calendar day of `moment` (aware) in the site's time zone."""
-    return moment.astimezone(zone).date()
+    day, begins, ends = _last_days.get(zone, NO_DAY)
+    if begins <= moment < ends:
+        return day
+    day = moment.astimezone(zone).date()
+    _last_days[zone] = (day, day_start(day, zone), day_start(day + timedelta(days=1), zone))
+    return day
 
 
 def day_start(day: date, zone: tzinfo) -> datetime:

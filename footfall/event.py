@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Literal, NamedTuple, get_args
 from uuid import UUID
@@ -42,8 +41,7 @@ class Unreadable(FootfallError):
     code = "unreadable"
 
 
-@dataclass(frozen=True, slots=True)
-class ViewEvent:
+class ViewEvent(NamedTuple):
     """One request to count a view, and what was decided about it at the edge.
 
     Nothing in it names a person: `visitor` is a keyed hash (signed 64 bits) that cannot be recomputed once
@@ -72,8 +70,7 @@ class ViewEvent:
         return self.entity_type, self.external_id
 
 
-@dataclass(frozen=True, slots=True)
-class View:
+class View(NamedTuple):
     """An event on its way in, with what only the way in needs to know."""
 
     event: ViewEvent

@@ -7,7 +7,6 @@ and brought to it before anybody goes back.
 import secrets
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import date, datetime
 from typing import cast
 from uuid import UUID
@@ -163,7 +162,7 @@ def _write(
     # a negative number: no entry of the stream has it, and no other transaction
     entry = -secrets.randbits(62) - 1
     incoming = [
-        writer.Incoming(entry, position, replace(view.event, outcome=outcome), b"")
+        writer.Incoming(entry, position, view.event._replace(outcome=outcome), b"")
         for position, (view, one, outcome) in enumerate(zip(views, taken, outcomes, strict=True))
         if one is None or one.status == "taken"
     ]

@@ -54,8 +54,8 @@ class _Traces:
     def without(self, event: ViewEvent) -> ViewEvent:
         """The event as if nobody had been told from others."""
         if self.visitors.get(event.day) == event.visitor:
-            event = replace(event, visitor=None)
-        return replace(event, slot=None, slot_ends_at=None) if event.slot in self.slots else event
+            event = event._replace(visitor=None)
+        return event._replace(slot=None, slot_ends_at=None) if event.slot in self.slots else event
 
 
 def forget_entity(engine: Engine, redis: Redis, settings: Settings, name: Name, now: datetime) -> bool:

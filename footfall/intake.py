@@ -18,17 +18,17 @@ from footfall.event import EPOCH, Device, Outcome, View, ViewEvent
 from footfall.fields import Body
 from footfall.ids import milliseconds_of, uuid7
 from footfall.settings import Settings
-from footfall.visitors import Key
 
 MAX_BATCH_EVENTS = 1000
 DEFAULT_VIEW_TYPE = "intentional"
 DEFAULT_VIEW_SOURCE = "web"
 AHEAD = timedelta(minutes=5)  # how wrong a client's clock may be
+# of the year 9999, where Python's calendar ends; 48 bits reach further
+LAST_MILLISECOND = (datetime.max.replace(tzinfo=UTC) - EPOCH) // timedelta(milliseconds=1)
 OFFLINE = timedelta(hours=24)  # how long a browser may hold a view back
 
 
-@dataclass(frozen=True, slots=True)
-class Viewer:
+class Viewer(NamedTuple):
     """Who views, as the request or a trusted caller says. Never stored, queued or logged."""
 
     address: str | None  # normalised
@@ -44,7 +44,7 @@ class Edge:
     """What intake needs to know besides the request. Made once by each process."""
 
     settings: Settings
-    day_keys: Callable[[Set[date], datetime], Mapping[date, Key]]  # of visitors
+    day_keys: Callable[[Set[date], datetime], Mapping[date, bytes]]  # of visitors
     country_of_address: Callable[[str], str | None]
     # the user who owns an entity, as the host site has told; asked only where own views are not counted
     owner_of: Callable[[str, str], str | None]
@@ -247,7 +247,7 @@ def _finished(drafts: Iterable[_Draft], now: datetime, edge: Edge) -> list[View]
     return [_finish(draft, keys, today, now, edge.settings.dedup_window) for draft in drafts]
 
 
-def _finish(draft: _Draft, keys: Mapping[date, Key], today: date, now: datetime, window: timedelta) -> View:
+def _finish(draft: _Draft, keys: Mapping[date, bytes], today: date, now: datetime, window: timedelta) -> View:
     viewed, viewer = draft.viewed, draft.viewer
     slot = slot_of_yesterday = slot_ends_at = None
     if draft.has_slot:
@@ -278,7 +278,7 @@ def _finish(draft: _Draft, keys: Mapping[date, Key], today: date, now: datetime,
     return View(event, draft.has_clients_id, slot_of_yesterday)
 
 
-def _visitor(key: Key, viewer: Viewer) -> int:
+def _visitor(key: bytes, viewer: Viewer) -> int:
     if viewer.user_id is not None:
         return visitors.visitor_of_user(key, viewer.user_id)
     return visitors.visitor(key, viewer.address or "", viewer.user_agent)
@@ -288,7 +288,10 @@ def _when_viewed(event_id: UUID | None, now: datetime) -> tuple[UUID, datetime]:
     """Id and time of a browser's view: a plausible UUIDv7 knows, else the server's clock does."""
     if event_id is None:
         return uuid7(now), now
-    return event_id, _time_in(event_id, now - OFFLINE, now + AHEAD) or now
+    occurred_at = _time_of(event_id)
+    # as a span: nearly every view is of now, and this is the cheaper way to see it
+    is_plausible = occurred_at is not None and -AHEAD <= now - occurred_at <= OFFLINE
+    return event_id, occurred_at if occurred_at is not None and is_plausible else now
 
 
 def _when_reported(entry: Body, now: datetime, raw_retention_days: int) -> tuple[UUID, datetime]:
@@ -306,8 +309,8 @@ def _when_reported(entry: Body, now: datetime, raw_retention_days: int) -> tuple
         return uuid7(now), now
     if milliseconds_of(event_id) is None:
         raise Invalid("occurred_at", "is required with an id that is not a UUIDv7")
-    in_id = _time_in(event_id, oldest, newest)
-    if in_id is None:
+    in_id = _time_of(event_id)
+    if in_id is None or not oldest <= in_id <= newest:
         raise Invalid("id", f"its time {_window(raw_retention_days)}")
     return event_id, in_id
 
@@ -316,14 +319,12 @@ def _window(raw_retention_days: int) -> str:
     return f"must lie between {raw_retention_days - 1} days ago and 5 minutes ahead"
 
 
-def _time_in(event_id: UUID, oldest: datetime, newest: datetime) -> datetime | None:
-    """The time in a UUIDv7 if it lies between the two."""
+def _time_of(event_id: UUID) -> datetime | None:
+    """The time in a UUIDv7, which may be made up; None for one beyond the calendar and for other UUIDs."""
     milliseconds = milliseconds_of(event_id)
-    if milliseconds is None:
+    if milliseconds is None or milliseconds > LAST_MILLISECOND:
         return None
-    # compared as a span first: 48 bits reach beyond the year 9999
-    since_1970 = timedelta(milliseconds=milliseconds)
-    return EPOCH + since_1970 if oldest - EPOCH <= since_1970 <= newest - EPOCH else None
+    return EPOCH + timedelta(milliseconds=milliseconds)
 
 
 def _id(body: Body) -> UUID | None:
@@ -338,10 +339,7 @@ def _referrer_domain(
     text = fields.optional_text(body, "referrer")
     if text is None or outcome == "bot":
         return None
-    found = referrers.domain(text)
-    if found is None or referrers.is_own(found, own_domains) or referrers.is_own(found, site_domains):
-        return None
-    return found
+    return referrers.domain(text, own_domains | site_domains if site_domains else own_domains)
 
 
 def _address(entry: Body) -> str | None:

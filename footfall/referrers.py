@@ -16,7 +16,7 @@ PLAIN = re.compile(r"https?://([A-Za-z0-9_.-]{1,254})(?:[/?#]|\Z)")
 ADDRESS = re.compile(r"[0-9.]+")
 
 
-def domain(referrer: str, own_domains: Set[str] = frozenset()) -> str | None:
+def domain(referrer: str, own_domains: frozenset[str] = frozenset()) -> str | None:
     """The referring site's host in lower case, without port and final dot, or None.
 
     None: not http(s), not a valid host, an IP address (no site's name, and perhaps a person's), or
@@ -24,17 +24,16 @@ def domain(referrer: str, own_domains: Set[str] = frozenset()) -> str | None:
     are other sites: that `blog.example.org` sends readers to `example.org` is something to know.
     """
     plain = PLAIN.match(referrer)
-    found = _domain(plain[1] if plain else _host(referrer[:READ_CHARACTERS]))
-    return None if found is None or is_own(found, own_domains) else found
+    host = plain[1] if plain else _host(referrer[:READ_CHARACTERS])
+    return None if host is None else _domain(host, own_domains)
 
 
 @lru_cache(maxsize=8192)  # at most some 4 MB; few sites send nearly all readers
-def _domain(host: str | None) -> str | None:
-    if host is None:
-        return None
+def _domain(host: str, own_domains: Set[str]) -> str | None:
     lowered = host.lower().removesuffix(".")
-    is_domain = DOMAIN.fullmatch(lowered) and not ADDRESS.fullmatch(lowered)
-    return lowered if is_domain and len(lowered) <= MAX_DOMAIN_CHARACTERS else None
+    if len(lowered) > MAX_DOMAIN_CHARACTERS or not DOMAIN.fullmatch(lowered) or ADDRESS.fullmatch(lowered):
+        return None
+    return None if is_own(lowered, own_domains) else lowered
 
 
 def is_own(host: str, own_domains: Set[str]) -> bool:

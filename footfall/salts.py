@@ -17,7 +17,6 @@ from footfall import visitors
 from footfall.clock import day_start, site_day
 from footfall.errors import Unavailable
 from footfall.schema import Salt
-from footfall.visitors import Key
 
 SALT_BYTES = 32
 LIFETIME = timedelta(hours=48)  # from the day's beginning, or from the row's if that is later
@@ -32,7 +31,7 @@ class SaltCache:
         self._engine = engine
         self._zone = zone
         self._pepper = pepper
-        self._keys: dict[date, Key] = {}  # of days held, and never longer
+        self._keys: dict[date, bytes] = {}  # of days held, and never longer
         self._held: Mapping[date, bytes] = {}  # replaced, never changed: readers take no lock
         self._lock = Lock()
         # between these two moments there is nothing to fetch and nothing to drop
@@ -62,7 +61,7 @@ class SaltCache:
         """Whether the salts of yesterday to tomorrow are held, so that nobody has to wait for them."""
         return self._settled_from <= now < self._settled_until and site_day(now, self._zone) in self._held
 
-    def keys_for_days(self, days: Set[date], now: datetime) -> Mapping[date, Key]:
+    def keys_for_days(self, days: Set[date], now: datetime) -> Mapping[date, bytes]:
         """The keys of `days`' visitors, perhaps with others. Raises `Unavailable` as above."""
         if self._settled_from <= now < self._settled_until and self._keys.keys() >= days:
             return self._keys

@@ -8,8 +8,8 @@ import hmac
 import ipaddress
 import re
 import socket
+from hashlib import blake2b
 
-Key = hmac.HMAC  # with the day's key in it, and no message yet
 # How proxies write an address with its port; a bare IPv6 address has no brackets and no dots first
 WITH_PORT = re.compile(r"\[(?P<v6>[^\]]*)\](?::[0-9]{1,5})?|(?P<v4>[0-9.]+):[0-9]{1,5}")
 
@@ -36,39 +36,38 @@ def normalise_address(text: str) -> str | None:
     return str(mapped or address)
 
 
-def day_key(pepper: bytes, salt: bytes) -> Key:
+def day_key(pepper: bytes, salt: bytes) -> bytes:
     """The key of one site day's visitors."""
-    return hmac.new(hmac.digest(pepper, salt, "sha256"), digestmod="sha256")
+    return hmac.digest(pepper, salt, "sha256")
 
 
-def visitor(key: Key, address: str, user_agent: str) -> int:
+def visitor(key: bytes, address: str, user_agent: str) -> int:
     """An anonymous viewer on the key's day: signed 64 bits. `address` is normalised."""
     return _hash(key, b"address\0" + _bytes(address) + b"\0" + _bytes(user_agent))
 
 
-def visitor_of_user(key: Key, user_id: str) -> int:
+def visitor_of_user(key: bytes, user_id: str) -> int:
     """A signed-in viewer on the key's day, whatever the device: signed 64 bits."""
     return _hash(key, b"user\0" + _bytes(user_id))
 
 
-def slot(key: Key, visitor: int, entity: tuple[str, str]) -> bytes:
+def slot(key: bytes, visitor: int, entity: tuple[str, str]) -> bytes:
     """The name of a viewer's slot for an entity on the key's day: 16 bytes.
 
     A hash of the visitor's, so that slots of different entities cannot be told to be one viewer's.
     """
     entity_type, external_id = entity
     message = b"slot\0" + visitor.to_bytes(8, "big", signed=True) + _bytes(f"{entity_type}\0{external_id}")
-    return _digest(key, message)[:16]
+    return _mac(key, message, 16)
 
 
-def _hash(key: Key, message: bytes) -> int:
-    return int.from_bytes(_digest(key, message)[:8], "big", signed=True)
+def _hash(key: bytes, message: bytes) -> int:
+    return int.from_bytes(_mac(key, message, 8), "big", signed=True)
 
 
-def _digest(key: Key, message: bytes) -> bytes:
-    keyed = key.copy()  # a quarter of the cost of beginning with the key's bytes
-    keyed.update(message)
-    return keyed.digest()
+def _mac(key: bytes, message: bytes, size: int) -> bytes:
+    """Keyed BLAKE2b (RFC 7693): a MAC in one step, at a quarter of the cost of HMAC-SHA-256 here."""
+    return blake2b(message, key=key, digest_size=size).digest()
 
 
 def _bytes(text: str) -> bytes:

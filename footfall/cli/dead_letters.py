@@ -4,7 +4,6 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -212,7 +211,7 @@ def _events(letter: "LetterRow") -> list[dict[str, Any]]:
 
     events = [one.event for one in dead_letters.events_of(letter)]
     return [
-        {name: value for name, value in asdict(event).items() if name not in PRIVATE}
+        {name: value for name, value in event._asdict().items() if name not in PRIVATE}
         for event in events
         if isinstance(event, ViewEvent)
     ]

@@ -241,7 +241,7 @@ def test_a_view_that_redis_takes_after_all_is_stored_and_shown_once(
     door: Acceptance, engine: Engine, redis: Redis, own: OwnRedis, settings: Settings, has_clients_id: bool
 ) -> None:
     """Its command waits at a Redis that is paused, while the view goes to the database."""
-    view = replace(story_view(settings, viewer=7), has_clients_id=has_clients_id)
+    view = story_view(settings, viewer=7)._replace(has_clients_id=has_clients_id)
     with own.paused():
         assert take(door, view).outcome == "counted"
     wait_until(lambda: redis.xlen(stream.STREAM_KEY) == 2)

@@ -203,8 +203,8 @@ def test_a_letter_whose_id_was_stored_meanwhile_is_a_duplicate(
 ) -> None:
     bad = make_event(settings, AT, **REFUSED)
     # the same id again in the same entry, in another entry, and as a letter of its own
-    store(engine, redis, settings, [bad, replace(bad, country="DE"), bad])
-    store(engine, redis, settings, [replace(bad, country="FR")])
+    store(engine, redis, settings, [bad, bad._replace(country="DE"), bad])
+    store(engine, redis, settings, [bad._replace(country="FR")])
     cause.end()
     assert [dict(one.fates) for one in replay(engine, settings)] == [{"duplicate": 1}] * 2
     assert stored(engine) == [bad.id]
@@ -489,10 +489,10 @@ def test_whatever_happens_in_whatever_order_nothing_is_lost_doubled_or_out_of_ba
                     kept[one.id] = one
         elif what == "again" and parked:  # by a client whose id is no longer remembered
             one = chance.choice(parked)
-            stream.put(redis, [replace(one, country="DE")] if one.entity_type == "page" else [])
+            stream.put(redis, [one._replace(country="DE")] if one.entity_type == "page" else [])
             writer.drain(engine, redis, settings, "test")
             if one.entity_type == "page":
-                kept.setdefault(one.id, replace(one, country="DE"))
+                kept.setdefault(one.id, one._replace(country="DE"))
         elif what == "cause":
             cause.end() if is_refusing else cause.begin()
             is_refusing = not is_refusing

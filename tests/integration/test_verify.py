@@ -268,7 +268,7 @@ def test_what_is_shown_and_waits_among_the_dead_letters_is_no_difference(
     bad = make_event(
         settings, NOW, entity_type="book", external_id="b1", view_type="card_view", device="toaster"
     )
-    take([bad, replace(bad, id=make_event(settings, NOW).id, outcome="bot")])
+    take([bad, bad._replace(id=make_event(settings, NOW).id, outcome="bot")])
     writer.drain(engine, redis, settings, "test")
     assert shown(redis) == 5
     assert look().ok

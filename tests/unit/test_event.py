@@ -27,6 +27,8 @@ events = st.builds(
     referrer_domain=st.none() | texts,
     visitor=st.none() | st.integers(-(2**63), 2**63 - 1),
     authenticated=st.booleans(),
+    slot=st.none(),
+    slot_ends_at=st.none(),
 )
 
 
