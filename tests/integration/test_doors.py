@@ -461,7 +461,7 @@ def test_row_28_the_key_is_type_and_id_with_a_total_and_a_row_a_day(either: Site
     rollup.roll_up(either.engine, now.date(), now)
     daily = either.rows(
         "SELECT e.entity_type, external_id, views FROM daily_stats JOIN entities e ON e.id = entity_id"
-        " WHERE entity_type <> 'site' ORDER BY 1"
+        " WHERE e.entity_type <> 'site' ORDER BY 1"
     )
     assert daily == [("course", "c1", 2), ("resource", "c1", 1)]
 
