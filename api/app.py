@@ -73,7 +73,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     if is_served:
         schema_check.require_at_start(parts.of(app).engine)
         heartbeat.start(parts.of(app).engine)
-        parts.of(app).traffic.flush_forever()
+        parts.of(app).traffic.flush_forever(parts.of(app).limits.exchange)
     return app
 
 

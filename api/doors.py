@@ -100,7 +100,9 @@ def _take(body: Body, name: Name) -> Taken:
     now = utc_now()
     viewer = callers.viewer(callers.caller(now))
     here = parts()
-    return here.group_commit.take(intake.content_view(body, name, viewer, now, here.edge), now)
+    seen = intake.content_view(body, name, viewer, now, here.edge)
+    here.limits.admit(viewer, now)
+    return here.group_commit.take(seen, now)
 
 
 def _written_views(name: Name) -> int | None:

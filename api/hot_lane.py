@@ -5,7 +5,7 @@ it untouched, so that every error is found and worded in one place.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
@@ -15,15 +15,17 @@ from flask import Flask
 from api import bodies, callers, cors, parts, tracking
 from footfall import access, intake
 from footfall.clock import utc_now
-from footfall.errors import Unavailable
+from footfall.errors import Limited, Unavailable
 from footfall.event import Outcome, View, ViewEvent
 from footfall.group_commit import LONGEST_WAIT_SECONDS
+from footfall.intake import Viewer
 from footfall.stream import Taken
 from footfall.traffic import Answered
 
 PATH = f"/api{tracking.PAGE_VIEW_PATH}"
 ANSWERED = Answered("tracking", "POST", PATH, 204)
 JSON = (b"content-type", b"application/json")
+MOST_HEADS = 64  # kept: of the site's origins, which a client may write in many ways
 VARY = (b"vary", b"Origin")
 
 Head = list[tuple[bytes, bytes]]
@@ -53,7 +55,7 @@ class HotLane:
     def take(self, scope: Scope, body: bytes) -> asyncio.Future[Taken | None]:
         """What becomes of the view; None leaves the request to Flask, and nothing is done.
 
-        The future raises `Unavailable` when no store takes it.
+        The future raises `Unavailable` when no store takes it, `Limited` for one too many of its viewer.
         """
         future: asyncio.Future[Taken | None] = asyncio.get_running_loop().create_future()
         self._waiting.append((scope, body, future))
@@ -74,12 +76,16 @@ class HotLane:
         views: list[View] = []
         futures: list[asyncio.Future[Taken | None]] = []
         for scope, body, future in turn:
-            event = self._event(scope, body, now)
-            if event is not None:
+            try:
+                event = self._event(scope, body, now)
+            except Limited as error:
+                _resolve([future], error)
+                continue
+            if event is None:
+                _resolve([future], [None])
+            else:
                 views.append(View(event))
                 futures.append(future)
-            elif not future.done():
-                future.set_result(None)
         if not views:
             return
         self._is_under_way = True
@@ -106,16 +112,20 @@ class HotLane:
         _resolve(futures, taken)
 
     def _event(self, scope: Scope, body: bytes, now: datetime) -> ViewEvent | None:
-        """None for what Flask has to answer."""
+        """None for what Flask has to answer. Raises `Limited`."""
         headers = dict(scope["headers"])
         if len(headers) < len(scope["headers"]) or not self._here.salts.are_at_hand(now):
             return None  # a header that comes twice; a day whose salt has to be asked for, which takes time
         try:
-            return self._made_event(scope["client"][0], headers, body, now)
+            viewer = self._viewer(scope["client"][0], headers, now)
+            bodies.require_size(body, tracking.PAGE_VIEW_BYTES)
+            event = intake.page_view(bodies.parse(body), viewer, now, self._here.edge)
         except Exception:
             return None  # Flask comes to the same, and says it
+        self._here.limits.admit(viewer, now)  # not above: Flask would count the view once more
+        return event
 
-    def _made_event(self, peer: str, headers: Mapping[bytes, bytes], body: bytes, now: datetime) -> ViewEvent:
+    def _viewer(self, peer: str, headers: Mapping[bytes, bytes], now: datetime) -> Viewer:
         here, sent = self._here, headers.get
         bodies.require_media_type(_text(sent(b"content-type", b"")))
         authorization = sent(b"authorization")
@@ -123,7 +133,7 @@ class HotLane:
         forwarded = sent(b"x-forwarded-for")
         hops = here.settings.trusted_proxies
         country = sent(self._country_header) if self._country_header else None
-        viewer = callers.viewer_of(
+        return callers.viewer_of(
             here,
             sender or None,
             address=callers.client_address(peer, _text(forwarded), hops) if forwarded and hops else peer,
@@ -133,14 +143,12 @@ class HotLane:
             origin=_text(sent(b"origin", b"")),
             host=_text(sent(b"host", b"")),
         )
-        bodies.require_size(body, tracking.PAGE_VIEW_BYTES)
-        return intake.page_view(bodies.parse(body), viewer, now, here.edge)
 
     def _made_head(self, origin: bytes | None, outcome: Outcome) -> Head:
         opening = {} if origin is None else cors.headers(_text(origin), self._origins)
         named = [(name.lower().encode(), value.encode("latin-1")) for name, value in opening.items()]
         head = [JSON, VARY, *named, (b"x-view-outcome", outcome.encode())]
-        if opening or origin is None:  # of which there are few
+        if (opening or origin is None) and len(self._heads) < MOST_HEADS:
             self._heads[origin, outcome] = head
         return head
 
@@ -149,7 +157,9 @@ def _text(value: bytes) -> str:
     return value.decode("latin-1")  # as WSGI has it
 
 
-def _resolve(futures: list[asyncio.Future[Taken | None]], taken: list[Taken] | Exception) -> None:
+def _resolve(
+    futures: Sequence[asyncio.Future[Taken | None]], taken: Sequence[Taken | None] | Exception
+) -> None:
     for index, future in enumerate(futures):
         if future.done():
             continue  # cancelled, or given up

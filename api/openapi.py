@@ -128,7 +128,7 @@ def _tracking() -> Iterator[Operation]:
         "A view of a page, told by the browser that shows it",
         "user",
         {204: {}},
-        TAKING,
+        (*TAKING, 429),
         body=ref("PageView"),
         tells_outcome=True,
     )

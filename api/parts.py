@@ -16,6 +16,7 @@ from footfall.database import make_engine
 from footfall.entities import Facts
 from footfall.group_commit import GroupCommit
 from footfall.intake import Edge
+from footfall.limits import Limits
 from footfall.salts import SaltCache
 from footfall.scrape import Scraper
 from footfall.settings import Settings
@@ -37,6 +38,7 @@ class Parts:
     countries: CountrySource
     facts: Facts
     edge: Edge
+    limits: Limits
     salts: SaltCache
     traffic: Traffic
     scraper: Scraper
@@ -61,6 +63,7 @@ class Parts:
             countries=countries,
             facts=facts,
             edge=Edge(settings, salts.keys_for_days, countries.of_address, facts.owner_of),
+            limits=Limits(redis, settings, salts.keys_for_days),
             salts=salts,
             traffic=Traffic(redis),
             scraper=Scraper(engine, redis, settings, countries),

@@ -29,6 +29,7 @@ def page_view() -> ResponseReturnValue:
     now = utc_now()
     viewer = callers.viewer(callers.caller(now))
     event = intake.page_view(bodies.json_object(PAGE_VIEW_BYTES), viewer, now, parts().edge)
+    parts().limits.admit(viewer, now)
     parts().group_commit.take(View(event), now)
     return "", 204, {"X-View-Outcome": event.outcome}
 

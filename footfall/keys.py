@@ -18,6 +18,11 @@ PROBE = f"{TAG}:probe"  # written by who looks whether Redis takes writes
 CELERY_PREFIX = "footfall-celery:"  # of what Celery keeps in the same Redis: its queues
 
 
+def limits(minute: int) -> str:
+    """A hash {keyed hash of a viewer or a network: views} of a minute, by its number since 1970."""
+    return f"{TAG}:limits:{minute}"
+
+
 def of_entity(entity_type: str, external_id: str) -> str:
     """What the names of everything about one entity begin with; a digest, because ids may be long."""
     digest = blake2b(f"{entity_type}\0{external_id}".encode(), digest_size=12)

@@ -42,6 +42,8 @@ class Settings:
     daily_retention_days: int
     queue_limit_entries: int
     new_entities_per_day: int
+    views_per_minute_per_visitor: int | None  # None: no limit
+    views_per_minute_per_network: int | None
     redis_enabled: bool
     dedup_window: timedelta
     require_sign_in: bool
@@ -69,6 +71,8 @@ class Settings:
             daily_retention_days=_daily_retention(values),
             queue_limit_entries=_integer(values, "FOOTFALL_QUEUE_LIMIT_ENTRIES", 1_000_000, least=1),
             new_entities_per_day=_integer(values, "FOOTFALL_NEW_ENTITIES_PER_DAY", 20_000, least=1),
+            views_per_minute_per_visitor=_limit(values, "FOOTFALL_VIEWS_PER_MINUTE_PER_VISITOR"),
+            views_per_minute_per_network=_limit(values, "FOOTFALL_VIEWS_PER_MINUTE_PER_NETWORK"),
             redis_enabled=_boolean(values, "VIEW_TRACKING_REDIS_ENABLED", True),
             dedup_window=_dedup_window(values),
             require_sign_in=_boolean(values, "FOOTFALL_REQUIRE_SIGN_IN", True),
@@ -113,6 +117,10 @@ def _integer(values: Mapping[str, str], name: str, default: int, *, least: int) 
     if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) < least:
         raise SettingsError(f"{name} must be a whole number of at least {least}, not {text!r}")
     return int(text)
+
+
+def _limit(values: Mapping[str, str], name: str) -> int | None:
+    return _integer(values, name, 0, least=1) if values.get(name) else None
 
 
 def _boolean(values: Mapping[str, str], name: str, default: bool) -> bool:

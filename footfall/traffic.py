@@ -7,7 +7,7 @@ outlive it. A process that is killed loses that second.
 import secrets
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date
@@ -104,9 +104,12 @@ class Traffic:
             self._unsent = self._collected()
             self._send()
 
-    def flush_forever(self) -> None:
-        """Flush every second from a thread of its own, and once more when the process is told to end."""
-        Thread(target=self._flush_forever, name="traffic").start()
+    def flush_forever(self, *also: Callable[[], None]) -> None:
+        """Flush every second from a thread of its own, and once more when the process is told to end.
+
+        `also` is what else the processes tell each other through Redis each second.
+        """
+        Thread(target=self._flush_forever, args=also, name="traffic").start()
 
     def _count(self, key: str, name: str, amount: int) -> None:
         with self._lock:
@@ -134,12 +137,13 @@ class Traffic:
             scripts.run(self._redis, "add_once", [self._process, *hashes], arguments)
             self._unsent = Counter()
 
-    def _flush_forever(self) -> None:
+    def _flush_forever(self, *also: Callable[[], None]) -> None:
         # atexit's functions are not called in the processes that granian forks; threads are waited for
         while main_thread().is_alive():
             main_thread().join(FLUSH_SECONDS)
             with suppress(RedisError):  # who takes views says that Redis is away
-                self.flush()
+                for each in (self.flush, *also):
+                    each()
 
 
 def total(redis: Redis) -> Total:

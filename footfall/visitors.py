@@ -36,6 +36,13 @@ def normalise_address(text: str) -> str | None:
     return str(mapped or address)
 
 
+def network(address: str) -> str:
+    """The network that an address, normalised, is taken to be in: IPv4 /24, IPv6 /48 in hex."""
+    if ":" in address:
+        return socket.inet_pton(socket.AF_INET6, address)[:6].hex()
+    return address.rpartition(".")[0]
+
+
 def day_key(pepper: bytes, salt: bytes) -> bytes:
     """The key of one site day's visitors."""
     return hmac.digest(pepper, salt, "sha256")
