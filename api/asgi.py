@@ -5,6 +5,7 @@ thread is given to it, so that slow senders occupy none; those who read slowly a
 """
 
 import asyncio
+import re
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
@@ -29,6 +30,8 @@ MOST_BYTES_ELSEWHERE = 64 * 1024
 BODY_SECONDS = 30.0
 LOOK_SECONDS = 1.0  # between two looks for bodies that take longer
 SEND_SECONDS = 30.0  # for one piece of a streamed answer
+LENGTH = re.compile(rb"[0-9]{1,18}")  # Content-Length, as far as it can be one; the body is read without it
+BEYOND_ASCII = re.compile(rb"[\x80-\xff]")
 WITHOUT_BODY = (204, 304)
 WITHOUT_PREFIX = ("CONTENT_TYPE", "CONTENT_LENGTH")  # of all headers, in WSGI
 
@@ -48,7 +51,11 @@ class Answer(NamedTuple):
 NOTHING = {"type": "http.response.body", "body": b""}
 TOO_SLOW = Answer(
     408,
-    [(b"content-type", b"application/json"), (b"connection", b"close")],
+    [
+        (b"content-type", b"application/json"),
+        (b"x-content-type-options", b"nosniff"),
+        (b"connection", b"close"),
+    ],
     b'{"error":"the body took too long","code":"too_slow"}',
 )
 
@@ -194,7 +201,7 @@ def _content_length(scope: Scope) -> int:
     """In bytes; -1 when the request does not say, as one that comes in chunks does not."""
     for name, value in scope["headers"]:
         if name == b"content-length":
-            return int(value) if value.isdigit() else -1
+            return int(value) if LENGTH.fullmatch(value) else -1
     return -1
 
 
@@ -205,7 +212,8 @@ def _environ(scope: Scope, body: bytes) -> "WSGIEnvironment":
         "REQUEST_METHOD": scope["method"],
         "SCRIPT_NAME": "",
         "PATH_INFO": unquote_to_bytes(scope["raw_path"]).decode("latin-1"),
-        "QUERY_STRING": scope["query_string"].decode("latin-1"),
+        # Werkzeug fails at bytes that are not UTF-8, unless they are encoded as they should be
+        "QUERY_STRING": BEYOND_ASCII.sub(_percent_encoded, scope["query_string"]).decode(),
         "SERVER_NAME": host,
         "SERVER_PORT": str(port),
         "SERVER_PROTOCOL": f"HTTP/{scope['http_version']}",
@@ -230,6 +238,10 @@ def _environ(scope: Scope, body: bytes) -> "WSGIEnvironment":
         separator = "; " if name == "HTTP_COOKIE" else ","
         environ[name] = f"{environ[name]}{separator}{text}" if name in environ else text
     return environ
+
+
+def _percent_encoded(byte: re.Match[bytes]) -> bytes:
+    return b"%%%02X" % byte[0][0]
 
 
 def _as_bytes(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:

@@ -27,6 +27,7 @@ ANSWERED = Answered("tracking", "POST", PATH, 204)
 JSON = (b"content-type", b"application/json")
 MOST_HEADS = 64  # kept: of the site's origins, which a client may write in many ways
 VARY = (b"vary", b"Origin")
+NOSNIFF = (b"x-content-type-options", b"nosniff")
 
 Head = list[tuple[bytes, bytes]]
 Scope = Mapping[str, Any]
@@ -147,7 +148,7 @@ class HotLane:
     def _made_head(self, origin: bytes | None, outcome: Outcome) -> Head:
         opening = {} if origin is None else cors.headers(_text(origin), self._origins)
         named = [(name.lower().encode(), value.encode("latin-1")) for name, value in opening.items()]
-        head = [JSON, VARY, *named, (b"x-view-outcome", outcome.encode())]
+        head = [JSON, VARY, NOSNIFF, *named, (b"x-view-outcome", outcome.encode())]
         if (opening or origin is None) and len(self._heads) < MOST_HEADS:
             self._heads[origin, outcome] = head
         return head

@@ -91,9 +91,9 @@ def _with_cookie(response: ResponseReturnValue, token: str, seconds: int) -> Res
 def _lifetime_seconds(token: str, now: datetime) -> int:
     """Of a token that has been verified."""
     expires_at = jwt.decode(token, options={"verify_signature": False, "verify_exp": False}).get("exp")
-    if expires_at is None:
-        return LONGEST_SECONDS
-    return int(min(expires_at - now.timestamp(), LONGEST_SECONDS))
+    longest = now.timestamp() + LONGEST_SECONDS
+    # compared before anything is taken off: a whole number may be too large for a float
+    return int((longest if expires_at is None else min(expires_at, longest)) - now.timestamp())
 
 
 def _is_https() -> bool:
