@@ -149,7 +149,12 @@ def _verified_claims(token: str, settings: Settings) -> Mapping[str, Any]:
 def _key_for(algorithm: object, settings: Settings) -> str:
     if algorithm == "HS256" and settings.jwt_secret is not None:
         return settings.jwt_secret
-    if algorithm in PUBLIC_KEY_ALGORITHMS and settings.jwt_public_key is not None:
+    # the header is whatever was sent: a list, too
+    if (
+        isinstance(algorithm, str)
+        and algorithm in PUBLIC_KEY_ALGORITHMS
+        and settings.jwt_public_key is not None
+    ):
         return settings.jwt_public_key
     raise NotAuthenticated("the token is signed in a way that is not accepted here")
 

@@ -19,6 +19,7 @@ from footfall.errors import FootfallError
 GZIP_MAGIC = b"\x1f\x8b"
 STANDARD_INPUT = Path("-")
 
+YEARS = range(1970, 3000)  # so that a moment also exists in UTC, and when it is shifted
 MONTHS = b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
 QUOTED = rb'"((?:[^"\\]|\\.)*)"'
 # host ident user [time] "request" status size "referrer" "user agent", and whatever a site appends.
@@ -138,6 +139,8 @@ def _moment(time: list[bytes]) -> datetime:
     # not strptime: it reads month names in the operator's language, and ten times slower
     day, month, year, hour, minute, second, sign, zone_hours, zone_minutes = time
     offset = timedelta(hours=int(zone_hours), minutes=int(zone_minutes))
+    if int(year) not in YEARS:
+        raise ValueError("no server wrote this")
     return datetime(
         int(year),
         MONTHS.index(month) + 1,

@@ -103,7 +103,9 @@ def test_the_cookie_ends_with_the_token_and_within_a_week(client: FlaskClient) -
     assert max_age(log_in(client, token("moderator", lifetime=timedelta(days=30)))) == 7 * 86_400
     endless = jwt.encode({"sub": "mo", "roles": ["moderator"]}, SECRET, algorithm="HS256")
     assert max_age(log_in(client, endless)) == 7 * 86_400
-    beyond_floats = jwt.encode({"sub": "mo", "roles": ["moderator"], "exp": 10**400}, SECRET, algorithm="HS256")
+    beyond_floats = jwt.encode(
+        {"sub": "mo", "roles": ["moderator"], "exp": 10**400}, SECRET, algorithm="HS256"
+    )
     assert max_age(log_in(client, beyond_floats)) == 7 * 86_400
 
 

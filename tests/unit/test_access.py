@@ -1,8 +1,11 @@
 """Credentials: what verifies, what does not, and what a caller may do."""
 
+import ast
 import base64
 import hmac
+import inspect
 import json
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Any
@@ -11,7 +14,10 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from hypothesis import given
+from hypothesis import strategies as st
 
+from footfall import access
 from footfall.access import Caller, authenticate, make_token, require
 from footfall.errors import NotAllowed, NotAuthenticated
 from tests.factory import SECRET, make_settings
@@ -160,3 +166,62 @@ def test_nobody_has_no_role() -> None:
 def test_without_a_secret_no_token_is_made() -> None:
     with pytest.raises(NotAllowed):
         make_token(make_settings(FOOTFALL_JWT_SECRET=""), "ann", "admin", NOW)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=10),
+    lambda below: st.lists(below, max_size=3) | st.dictionaries(st.text(max_size=5), below, max_size=3),
+    max_leaves=5,
+)
+
+
+def signed(head: bytes, claims: bytes) -> str:
+    """A token of the site's own secret, whatever is in it."""
+    first = base64.urlsafe_b64encode(head).rstrip(b"=") + b"." + base64.urlsafe_b64encode(claims).rstrip(b"=")
+    signature = hmac.digest(SECRET.encode(), first, "sha256")
+    return (first + b"." + base64.urlsafe_b64encode(signature).rstrip(b"=")).decode()
+
+
+@given(st.text() | st.text().map("Bearer {}".format) | st.text().map("Bearer ffk_{}".format))
+def test_any_header_is_somebody_or_refused(header: str) -> None:
+    with suppress(NotAuthenticated):
+        assert authenticate(header, SETTINGS, NOW) is not None
+
+
+@given(
+    head=st.binary(max_size=30)
+    | st.fixed_dictionaries(
+        {"alg": st.sampled_from(["HS256", "none", "RS256", "HS512"]) | json_values},
+        optional={"crit": json_values, "b64": json_values, "kid": json_values, "typ": json_values},
+    ).map(lambda value: json.dumps(value).encode()),
+    claims=st.binary(max_size=30)
+    | st.fixed_dictionaries(
+        {"sub": st.just("42") | json_values},
+        optional=dict.fromkeys(("roles", "exp", "nbf", "iat", "aud", "jti", "iss"), json_values),
+    ).map(lambda value: json.dumps(value).encode()),
+)
+def test_any_claims_that_verify_are_somebody_or_refused(head: bytes, claims: bytes) -> None:
+    """Also of a host site with bugs of its own."""
+    with suppress(NotAuthenticated):
+        caller = authenticate(f"Bearer {signed(head, claims)}", SETTINGS, NOW)
+        assert caller is not None
+        assert isinstance(caller.subject, str)
+        assert caller.subject
+
+
+@pytest.mark.parametrize("algorithm", [[], {}, None, 1, ["HS256"], "hs256", ""])
+def test_an_algorithm_that_is_no_word_is_refused(algorithm: object) -> None:
+    token = signed(json.dumps({"alg": algorithm}).encode(), b'{"sub": "42"}')
+    with pytest.raises(NotAuthenticated):
+        authenticate(f"Bearer {token}", SETTINGS, NOW)
+
+
+def test_secrets_are_compared_in_constant_time() -> None:
+    """Of the source, because time itself is no thing for a test."""
+    for function in (access._by_api_key, access.is_metrics_token):
+        source = inspect.getsource(function)
+        assert "hmac.compare_digest(" in source
+        body = ast.parse(source).body[0]
+        sides = [side for node in ast.walk(body) if isinstance(node, ast.Compare) for side in ast.walk(node)]
+        names = {side.id for side in sides if isinstance(side, ast.Name)}
+        assert not names & {"digest", "key", "known", "wanted"}

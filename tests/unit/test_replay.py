@@ -155,6 +155,30 @@ def test_any_bytes_are_read_or_skipped(text: bytes) -> None:
         page_path(result)
 
 
+@given(
+    time=st.builds(
+        "{:02}/{}/{:04}:{:02}:{:02}:{:02} {}{:04}".format,
+        st.integers(0, 99),
+        st.sampled_from(["Jan", "Feb", "Dec", "Xyz"]),
+        st.sampled_from([0, 1, 1969, 1970, 2015, 2999, 9999]),
+        *[st.integers(0, 99)] * 3,
+        st.sampled_from("+-"),
+        st.integers(0, 9999),
+    )
+    | st.sampled_from(
+        ["31/Dec/9999:23:59:59 -1400", "01/Jan/0001:00:00:00 +1400", "01/Jan/0001:00:00:00 +0000"]
+    ),
+    shift_to=st.none() | st.sampled_from([date(2015, 1, 1), date(2026, 11, 20)]),
+    field=st.binary(max_size=10).map(lambda raw: raw.translate(None, b"\r\n")),
+)
+def test_lines_of_any_time_are_replayed_or_skipped(time: str, shift_to: date | None, field: bytes) -> None:
+    log = line(time=time.encode(), user_agent=field) + line()
+    found = survey(io.BytesIO(log))
+    assert found.lines == 2
+    shifted = list(events(io.BytesIO(log), found.lines, shift(found, shift_to)))
+    assert len(shifted) == found.page_views
+
+
 @given(st.binary(max_size=40).filter(lambda field: b"\n" not in field and b"\r" not in field))
 def test_any_user_agent_that_is_escaped_stays_one_field(raw: bytes) -> None:
     escaped = raw.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
