@@ -1,4 +1,5 @@
-"""Nothing that names a visitor is kept: looked for in every file that a run leaves behind."""
+"""Nothing that names a visitor is kept: looked for in every file that a run leaves behind, and in the
+memory of every process but the API's."""
 
 import importlib.util
 import subprocess
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.functional.instance import Instance
+from tests.functional.instance import Instance, descendants
 from tests.waiting import wait_until
 
 BROWSER = "Mozilla/5.0 (X11; Linux x86_64) Gecko/20100101 Marmelade/77.7"
@@ -19,13 +20,15 @@ CRAWLER = "Quittenbot/9.9 (+https://crawler.example/marker)"
 ADDRESSES = ["203.0.113.77", "2001:db8:dead:beef::77", "198.51.100.88", "198.51.100.99"]
 USER = "user-4711-marker"
 REFERRER_PATH = "/private/letter?name=marker-referrer"
+# with limits, whose counts go to Redis from the first view on
+LIMITED = {"FOOTFALL_TRUSTED_PROXIES": "1", "FOOTFALL_VIEWS_PER_MINUTE_PER_NETWORK": "10"}
 NEEDLES = [*ADDRESSES, "Marmelade", "Konfituere", "Quittenbot", USER, "marker-referrer", "marker-query"]
 
 
 @pytest.fixture(scope="module")
 def instance() -> Iterator[Instance]:
     with tempfile.TemporaryDirectory(prefix="footfall-private-", dir="/tmp") as folder:
-        instance = Instance(Path(folder) / "data", {"FOOTFALL_TRUSTED_PROXIES": "1"})
+        instance = Instance(Path(folder) / "data", LIMITED)
         with instance.running():
             yield instance
 
@@ -85,13 +88,24 @@ def send_everything(instance: Instance) -> int:
     return 4 + 3
 
 
-def test_no_file_of_a_run_holds_an_address_a_user_agent_or_a_user(instance: Instance, tmp_path: Path) -> None:
+def test_no_process_behind_the_api_holds_them_in_its_memory(instance: Instance) -> None:
+    """The API has to know an address while it answers; nobody after it ever learns one."""
     sent = send_everything(instance)
-    engine = instance.engine()
-    with engine.connect() as connection:
-        count = "SELECT count(*) FROM view_events"
-        wait_until(lambda: connection.exec_driver_sql(count).scalar() == sent, "the views to be written")
-    engine.dispose()
+    wait_until(lambda: written(instance) == sent, "the views to be written")
+    assert instance.process is not None
+    api = instance.run["api"]["pid"]
+    others = {pid for pid, _ in descendants(instance.process.pid) - descendants(api)} - {api}
+    assert {instance.run[name]["pid"] for name in ("redis", "postgres", "worker", "upkeep", "beat")} <= others
+    found = {pid: in_memory(pid, [*NEEDLES, "/told"]) for pid in others}
+    assert {needle for needles in found.values() for needle in needles} == {"/told"}
+    for name in ("redis", "postgres", "worker"):
+        assert found[instance.run[name]["pid"]], "the search would find what is there"
+
+
+def test_no_file_of_a_run_holds_an_address_a_user_agent_or_a_user(instance: Instance, tmp_path: Path) -> None:
+    before = written(instance)
+    sent = send_everything(instance)
+    wait_until(lambda: written(instance) == before + sent, "the views to be written")
     assert instance.cli("rollup").returncode == 0
     dump = instance.data_dir / "dump.sql"
     url = instance.run["postgres"]["url"]
@@ -111,3 +125,30 @@ def test_no_file_of_a_run_holds_an_address_a_user_agent_or_a_user(instance: Inst
         if needle.encode() in content
     ]
     assert found == []
+
+
+def written(instance: Instance) -> int:
+    """How many events are in the database."""
+    engine = instance.engine()
+    with engine.connect() as connection:
+        count = connection.exec_driver_sql("SELECT count(*) FROM view_events").scalar_one()
+    engine.dispose()
+    return int(count)
+
+
+def in_memory(pid: int, needles: list[str]) -> set[str]:
+    """Those of `needles` that stand anywhere in a process' readable memory, as a core dump would have it."""
+    found: set[str] = set()
+    with Path(f"/proc/{pid}/maps").open() as maps, Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
+        for mapping in maps:
+            span, permissions, *_ = mapping.split()
+            first, last = (int(end, 16) for end in span.split("-"))
+            if not permissions.startswith("r") or mapping.rstrip().endswith(("[vvar]", "[vsyscall]")):
+                continue
+            try:
+                memory.seek(first)
+                content = memory.read(last - first)
+            except OSError:  # given back meanwhile
+                continue
+            found |= {needle for needle in needles if needle.encode() in content}
+    return found
