@@ -368,9 +368,7 @@ def test_missing_partitions_of_the_next_days_are_made(patient: Patient) -> None:
 def test_a_partition_of_which_nobody_knows_is_noted_and_rolled_up(patient: Patient) -> None:
     yesterday = patient.today - timedelta(days=1)
     patient.store(patient.event(1))
-    views = (
-        "SELECT sum(views) FROM daily_stats WHERE entity_type = 'page'"
-    )
+    views = "SELECT sum(views) FROM daily_stats WHERE entity_type = 'page'"
     patient.sql("DELETE FROM event_days WHERE day = :day", day=yesterday)
     check = patient.examine()["partitions"]
     assert (check.verdict, "is not in event_days" in check.text) == ("problem", True)

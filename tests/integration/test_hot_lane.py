@@ -19,6 +19,7 @@ from api.app import create_app
 from api.asgi import Application, Scope
 from api.hot_lane import PATH, HotLane
 from api.parts import KEY
+from footfall import stream
 from footfall.clock import utc_now
 from footfall.database import make_engine
 from footfall.event import EPOCH, ViewEvent
@@ -345,6 +346,20 @@ def test_a_salt_that_has_to_be_asked_for_is_asked_for_aside(
         assert answer(cold, scope(sized(b'{"path": "/a"}')), b'{"path": "/a"}')[0] == 204
     assert took == [False, True]
     assert len(queued(redis)) == 2
+
+
+def test_those_who_come_while_a_group_is_on_its_way_are_taken_when_it_is_back(
+    lane: Application, redis: Redis
+) -> None:
+    bodies = [json.dumps({"path": f"/{number}"}).encode() for number in range(20)]
+
+    async def all_at_once() -> list[list[dict[str, Any]]]:
+        return await asyncio.gather(*(exchange(lane, scope(sized(body)), [body]) for body in bodies))
+
+    answers = asyncio.run(asyncio.wait_for(all_at_once(), 20))
+    assert {answer[0]["status"] for answer in answers} == {204}
+    assert {event.external_id for event in queued(redis)} == {f"/{number}" for number in range(20)}
+    assert redis.xlen(stream.STREAM_KEY) == 2, "the first, and all who came after it"
 
 
 def test_it_can_be_switched_off(app: Flask, settings: Settings) -> None:

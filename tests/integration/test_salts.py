@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
 from sqlalchemy import Connection, Engine, event, select
 
-from footfall import salts
+from footfall import salts, visitors
 from footfall.clock import day_start
 from footfall.database import make_engine
 from footfall.errors import Unavailable
@@ -156,3 +156,15 @@ def test_deleting_leaves_the_days_that_still_take_views(connection: Connection) 
     salts.ensure(connection, days, NOW - timedelta(days=10))
     salts.delete_expired(connection, NOW, UTC)
     assert days_stored(connection) == {TODAY - timedelta(days=1), TODAY, TOMORROW}
+
+
+def test_a_key_is_held_as_long_as_its_salt(engine: Engine) -> None:
+    cache = SaltCache(engine, UTC, b"pepper")
+    yesterday = TODAY - timedelta(days=1)
+    keys = cache.keys_for_days({yesterday, TODAY}, NOW)
+    assert keys[TODAY] == visitors.day_key(b"pepper", cache.for_day(TODAY, NOW))
+    later = datetime.combine(TODAY, time(), UTC) + timedelta(hours=30)
+    cache.keys_for_days({TODAY}, later)
+    assert yesterday not in cache._held
+    assert yesterday not in cache.keys_for_days({TODAY}, later)
+    assert yesterday not in cache._keys
