@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 WEB_STAMP := web/node_modules/.package-lock.json
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test lint lock web web-test bench screenshots clean
+.PHONY: help setup demo run test chaos lint lock web web-test bench screenshots clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | while IFS="$$(printf '\t')" read -r name what; do printf '  make %-11s %s\n' "$$name" "$$what"; done
@@ -44,6 +44,9 @@ lint: setup ## style, types and import contracts
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/hadolint Dockerfile
+
+chaos: setup ## kill and harm everything at random for five minutes; SEED=7 MINUTES=1 choose (full disks: as root)
+	@$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES))
 
 test: lint web-test ## lint, types, import contracts, all tests
 	@$(BIN)/pytest --cov --cov-report=term
