@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Thread
 from types import FrameType
 from urllib.parse import urlsplit
 
@@ -32,6 +33,7 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 API_START_SECONDS = 60.0
 API_STOP_SECONDS = 15.0
+KILL_SECONDS = "8"  # requests under way may have to wait for a Redis that hangs, and then for PostgreSQL
 WORKER_STOP_SECONDS = 30.0  # a warm shutdown ends after the batch in hand
 START_TRIES = 3  # of a part that ends before everything has been ready once
 FIRST_DELAY_SECONDS = 0.1
@@ -154,7 +156,7 @@ class Supervisor:
         """Start again what dies, until asked to stop."""
         while not self._signals.asked_to_stop():
             self._tend()
-            if self._progress.writer_is_stuck(self._running["worker"]):
+            if self._progress.has_found_stuck(self._running["worker"]):
                 self._replace_writer()
             self._signals.sleep(LOOK_SECONDS)
 
@@ -248,7 +250,7 @@ class Supervisor:
         python = [sys.executable, "-m"]
         address = ["--host", self._host, "--port", str(self._port)]
         serve = ["granian", "--interface", "asginl", "--factory", "--no-ws", *address]
-        serve += ["--workers-kill-timeout", "5", "api.asgi:create_app"]
+        serve += ["--workers-kill-timeout", KILL_SECONDS, "api.asgi:create_app"]
         yield self._command("api", [*python, *serve], API_STOP_SECONDS, self._url)
         celery = [*python, "celery", "-A", "worker"]
         for name, queue in {"worker": "write", "upkeep": "upkeep"}.items():
@@ -385,6 +387,24 @@ class Progress:
         self._database_url = settings.database_url.replace("+psycopg2", "", 1)
         self._looked_at = 0.0
         self._oldest_at: float | None = None
+        self._look: Thread | None = None
+        self._found_stuck: subprocess.Popen[bytes] | None = None
+
+    def has_found_stuck(self, writer: Running) -> bool:
+        """Whether a look has found this writer stuck. Looks go on aside: a store that hangs must not keep
+        whoever tends the parts from starting again what died meanwhile.
+        """
+        found, self._found_stuck = self._found_stuck, None
+        due = time.monotonic() - self._looked_at >= PROGRESS_LOOK_SECONDS
+        if due and (self._look is None or not self._look.is_alive()):
+            self._look = Thread(target=self._look_at, args=(writer,), name="progress", daemon=True)
+            self._look.start()
+        return found is writer.process
+
+    def _look_at(self, writer: Running) -> None:
+        process = writer.process
+        if self.writer_is_stuck(writer):
+            self._found_stuck = process
 
     def writer_is_stuck(self, writer: Running) -> bool:
         """Whether, with both stores up, the oldest unwritten event is old and does not change."""

@@ -1,6 +1,7 @@
 """The command: one seeded run, a summary, and 1 when something was lost or doubled."""
 
 import argparse
+import contextlib
 import json
 import random
 import shutil
@@ -67,6 +68,9 @@ class Run:
         self._injected: Counter[str] = Counter()
         self._rollups = 0
         self._said_at = 0.0
+        self._unanswered = 0
+        self._api_pid = 0
+        self._api_starts: list[float] = []  # by the wall clock, when they were noticed
 
     def run(self) -> Verdict:
         """All of it. The folder keeps the data only when the verdict is bad or an error is raised."""
@@ -117,6 +121,7 @@ class Run:
                     )
                 stores.tend()
                 rollups.step()
+                self._note_api(instance)
                 self._say(traffic, left)
                 time.sleep(STEP_SECONDS)
             for lane in lanes:
@@ -162,12 +167,19 @@ class Run:
         if verdict.dead_letters:
             verdict.problems.append(f"{verdict.dead_letters} dead letters")
         log = (self._folder / "data" / "logs" / "api.log").read_text()
-        compare(verdict, seen, rows, database_spans(log, time.time()))
+        compare(verdict, seen, rows, database_spans(log, self._api_starts, time.time()))
 
     def _note_fault(self, kind: str) -> None:
         self._injected[kind] += 1
         with (self._folder / "faults.log").open("a") as log:
             log.write(f"{utc_now().isoformat(timespec='milliseconds')} {kind}\n")
+
+    def _note_api(self, instance: Instance) -> None:
+        with contextlib.suppress(FileNotFoundError, KeyError):
+            pid = int(instance.run["api"]["pid"])
+            if pid != self._api_pid:
+                self._api_pid = pid
+                self._api_starts.append(time.time())
 
     def _until(self, holds: Callable[[], bool], stores: Stores, seconds: float) -> None:
         """Look after the stores until it holds, or the time is over."""

@@ -25,7 +25,7 @@ REQUESTS_A_SECOND = 60.0
 ANSWER_SECONDS = 8.0  # then the client sends it again
 AGAIN_SECONDS = (0.2, 2.0)  # sooner than Retry-After says: more often tried is more easily doubled
 LOOK_SECONDS = 0.03  # between two readings of a count
-GIVEN_UP = 0.02  # of the views without an answer at the first try: never sent again
+CLOSED = 0.01  # of the views: the browser is closed when they are sent, and nobody waits for the answer
 ANSWER_LOST = 0.02  # of the answers: the client has not seen it and sends the view again
 BATCH_EVENTS = 20
 BROWSER = "Mozilla/5.0 (X11; Linux x86_64; rv:130.0) Gecko/20100101 Firefox/130.0"
@@ -43,6 +43,7 @@ class Request:
     path: str
     body: bytes
     headers: Mapping[str, str]
+    is_given_up: bool = False
     tries: int = 0
     sent_at: float = 0.0  # the first time
     answered_at: float | None = None
@@ -78,22 +79,33 @@ class Client:
         self._instance = instance
         self._connection: http.client.HTTPConnection | None = None
 
+    def send_and_close(self, path: str, body: bytes, headers: Mapping[str, str]) -> None:
+        """Send it if somebody listens, and do not wait for the answer."""
+        self.close()
+        with contextlib.suppress(OSError, KeyError, http.client.HTTPException):
+            self._open().request("POST", path, body, dict(headers))
+        self.close()
+
     def ask(
         self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
     ) -> tuple[int, str, bytes]:
         """Status, outcome and body; status 0 without an answer."""
         try:
-            if self._connection is None:
-                address = urlsplit(self._instance.url)
-                self._connection = http.client.HTTPConnection(
-                    address.hostname or "", address.port, timeout=ANSWER_SECONDS
-                )
-            self._connection.request(method, path, body, dict(headers))
-            answer = self._connection.getresponse()
+            connection = self._open()
+            connection.request(method, path, body, dict(headers))
+            answer = connection.getresponse()
             return answer.status, answer.headers.get("X-View-Outcome", ""), answer.read()
         except (OSError, http.client.HTTPException, KeyError):  # KeyError: run.json names no API now
             self.close()
             return 0, "", b""
+
+    def _open(self) -> http.client.HTTPConnection:
+        if self._connection is None:
+            address = urlsplit(self._instance.url)
+            self._connection = http.client.HTTPConnection(
+                address.hostname or "", address.port, timeout=ANSWER_SECONDS
+            )
+        return self._connection
 
     def close(self) -> None:
         if self._connection is not None:
@@ -171,12 +183,16 @@ class Traffic:
             self._next_at = max(self._next_at + 1 / REQUESTS_A_SECOND, now - 1.0)
             self._under_way += 1
             request = self._made()
+            request.is_given_up = self._chance.random() < CLOSED
             self.seen.sent.update(request.ids)
             return request, 0.0
 
     def _send(self, client: Client, request: Request) -> None:
         request.tries += 1
         request.sent_at = request.sent_at or time.monotonic()
+        if request.is_given_up:
+            client.send_and_close(request.path, request.body, request.headers)
+            return
         status, outcome, content = client.ask("POST", request.path, request.body, request.headers)
         with self._lock:
             self.seen.statuses[status] += 1
@@ -185,8 +201,7 @@ class Traffic:
                 if self._chance.random() < ANSWER_LOST:
                     self._send_later(request)
             elif status in (0, 503):
-                if request.tries > 1 or self._chance.random() >= GIVEN_UP:
-                    self._send_later(request)
+                self._send_later(request)
             else:
                 self.seen.unexpected.append(f"{request.path}: {status} {content[:200]!r}")
 

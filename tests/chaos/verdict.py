@@ -101,18 +101,21 @@ def falls(readings: Iterable[Reading]) -> list[str]:
     return found
 
 
-def database_spans(log: str, ends_at: float) -> list[Span]:
+def database_spans(log: str, starts: Sequence[float], ends_at: float) -> list[Span]:
     """When counts may have been read from the database: Redis had been away for long enough by the API's log.
 
-    An API that was killed in that time says nothing; the next one begins anew, and warns anew.
+    An API that is killed says nothing of it; one that begins, at one of `starts`, takes Redis to be there.
     """
     found: list[Span] = []
     away_at: float | None = None
-    for match in LINE.finditer(log):
-        at = datetime.fromisoformat(match[1]).astimezone(UTC).timestamp()
+    lines = [
+        (datetime.fromisoformat(match[1]).astimezone(UTC).timestamp(), match[2])
+        for match in LINE.finditer(log)
+    ]
+    for at, what in sorted([*lines, *((start, "start") for start in starts)]):
         if away_at is not None:
             found.append((away_at, at))
-        away_at = at if match[2] == "away" else None
+        away_at = at if what == "away" else None
     if away_at is not None:
         found.append((away_at, ends_at))
     return [
