@@ -20,6 +20,7 @@ from api import app as flask_application
 from api import metrics, tracking
 from api.hot_lane import HotLane
 from api.parts import of
+from footfall.errors import Unavailable
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -29,6 +30,7 @@ MOST_BYTES = {f"/api{tracking.BATCH_PATH}": tracking.BATCH_BYTES}
 MOST_BYTES_ELSEWHERE = 64 * 1024
 BODY_SECONDS = 30.0
 LOOK_SECONDS = 1.0  # between two looks for bodies that take longer
+ANSWER_SECONDS = 40.0  # of a POST, whose thread may hang with the stores; no flush and no group takes as long
 SEND_SECONDS = 30.0  # for one piece of a streamed answer
 LENGTH = re.compile(rb"[0-9]{1,18}")  # Content-Length, as far as it can be one; the body is read without it
 BEYOND_ASCII = re.compile(rb"[\x80-\xff]")
@@ -102,7 +104,13 @@ class Application:
 
     async def _by_flask(self, scope: Scope, body: bytes, send: Send) -> None:
         loop = asyncio.get_running_loop()
-        answer = await loop.run_in_executor(self._threads, self._answer, _environ(scope, body), loop, send)
+        environ = _environ(scope, body)
+        try:
+            # what reads may be a long stream; who tells of views is told in time to come again
+            async with asyncio.timeout(ANSWER_SECONDS if scope["method"] == "POST" else None):
+                answer = await loop.run_in_executor(self._threads, self._answer, environ, loop, send)
+        except TimeoutError:
+            answer = self._failed(environ, Unavailable("the stores take too long"))
         if answer is not None:
             await _send(send, answer)
 
