@@ -231,7 +231,7 @@ class Traffic:
         chance = self._chance
         kind = chance.choices(["page", "book", "story", "resource", "batch"], [50, 18, 18, 12, 2])[0]
         event_id = self._id()
-        viewer = f"10.{chance.randrange(4)}.{chance.randrange(250)}.{chance.randrange(1, 250)}"
+        viewer = f"10.0.{chance.randrange(2)}.{chance.randrange(1, 150)}"  # few: they come back
         if kind == "batch":
             return self._batch()
         body: dict[str, Any] = {"id": str(event_id)}
