@@ -10,7 +10,7 @@ A day's figures are its daily rows and the raw events that came after them. Of a
 a day that was never rolled up it is all; a day that is still going on has some of both.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
@@ -31,11 +31,8 @@ COUNTS = (
     "own_views",
     "repeats",
 )
-# Of an entity that only crawlers have seen, there is no audience
-ASSEMBLED = {
-    "unique_viewers": "coalesce(viewers, 0) AS unique_viewers",
-    "unique_viewers_authenticated": "coalesce(viewers_authenticated, 0) AS unique_viewers_authenticated",
-}
+# What an event is counted as, by its outcome
+OUTCOME_COUNTS = {"views": "counted", "bots": "bot", "own_views": "own", "repeats": "repeat"}
 DIMENSIONS = ("country", "device", "type", "source", "referrer")
 SITE_DIMENSIONS = (*DIMENSIONS, "hour")
 AUDIENCES = ("", "_authenticated")  # everybody, and those who were signed in
@@ -189,11 +186,14 @@ class Seam:
     @property
     def seen(self) -> str:
         """A join that finds who of the raw events `e` is counted in the daily rows of `{key}`, as `s`."""
-        table = "seen_visitors" if any(after >= 0 for after in self.raw.values()) else NOBODY
-        return f"LEFT JOIN {table} AS s ON s.day = e.day AND s.entity_id = {{key}} AND s.visitor = e.visitor"
-
-
-NOBODY = "(SELECT * FROM seen_visitors WHERE false)"
+        if all(after < 0 for after in self.raw.values()):
+            return "LEFT JOIN (SELECT * FROM seen_visitors WHERE false) AS s ON false"
+        # One at a time by the index, whatever the planner believes: of a day that has just begun it knows
+        # nothing, and may then go through all of them for each (OFFSET keeps it from seeing a join)
+        return """LEFT JOIN LATERAL (
+            SELECT * FROM seen_visitors AS s
+            WHERE s.day = e.day AND s.entity_id = {key} AND s.visitor = e.visitor OFFSET 0
+        ) AS s ON true"""
 
 
 def figures(subject: Subject, seam: Seam) -> TextClause:
@@ -203,25 +203,46 @@ def figures(subject: Subject, seam: Seam) -> TextClause:
     Parameters: the seam's, and `entity_id` for one entity or the site.
     """
     cells = {each.name: each.counted(subject, "raw") for each in subject.cells}
-    return text(_with({"raw": seam.events, **cells}) + _assembled(subject, seam, ""))
+    of_viewers = f"(SELECT e.*, s.authenticated AS seen FROM viewers AS e {seam.seen}) AS e"  # noqa: S608
+    slices = [*_slices(subject.dimensions, ""), _audience(of_viewers.format(key="e.entity_id"))]
+    return text(_with({"raw": seam.events, **cells}) + _assembled(slices))
 
 
-def figures_of_all(seam: Seam) -> TextClause:
-    """`figures` of each entity and of the site together, from one look at the events.
+def viewers_of_all(seam: Seam) -> TextClause:
+    """Who viewed each entity, and the site: one row a viewer and day, whether signed in (`authenticated`),
+    and the same of the daily rows (`seen`), NULL when they do not count the viewer.
 
     Parameters: the seam's, and `entity_id` for the site.
     """
-    cells = {each.name: each.counted(EACH_ENTITY, "raw") for each in EACH_ENTITY.cells}
-    of_site = {
-        f"site_{each.name}": each.counted(THE_SITE, each.name, are_cells=True) for each in EACH_ENTITY.cells
+    cells = {
+        "raw": seam.events,
+        "viewers": VIEWERS.counted(EACH_ENTITY, "raw"),
+        "site_viewers": VIEWERS.counted(THE_SITE, "viewers", are_cells=True),
     }
-    of_site["site_hours"] = HOURS.counted(THE_SITE, "raw")
     return text(
-        _with({"raw": seam.events, **cells, **of_site})
-        + _assembled(EACH_ENTITY, seam, "")
-        + " UNION ALL "
-        + _assembled(THE_SITE, seam, "site_")
+        f"""{_with(cells)}
+        SELECT e.entity_id, e.day, e.visitor, e.authenticated, s.authenticated AS seen
+        FROM (SELECT * FROM viewers UNION ALL SELECT * FROM site_viewers) AS e
+        {seam.seen.format(key="e.entity_id")}
+        """  # noqa: S608 - put together from this module's constants
     )
+
+
+def figures_of_all(seam: Seam, viewers: str) -> TextClause:
+    """`figures` of each entity and of the site together; `viewers` is a table with `viewers_of_all`.
+
+    Parameters: the seam's, and `entity_id` for the site.
+    """
+    shared = [each for each in EACH_ENTITY.cells if each is not VIEWERS]
+    cells = {each.name: each.counted(EACH_ENTITY, "raw") for each in shared}
+    of_site = {f"site_{each.name}": each.counted(THE_SITE, each.name, are_cells=True) for each in shared}
+    of_site["site_hours"] = HOURS.counted(THE_SITE, "raw")
+    slices = [
+        *_slices(EACH_ENTITY.dimensions, ""),
+        *_slices(THE_SITE.dimensions, "site_"),
+        _audience(f"{viewers} AS e"),
+    ]
+    return text(_with({"raw": seam.events, **cells, **of_site}) + _assembled(slices))
 
 
 def _with(queries: Mapping[str, str]) -> str:
@@ -233,60 +254,55 @@ def _with(queries: Mapping[str, str]) -> str:
     return f"WITH {', '.join(named)}"
 
 
-def _assembled(subject: Subject, seam: Seam, of: str) -> str:
-    """The figures from the cells, whose names begin with `of`."""
-    breakdowns = "".join(
-        f" LEFT JOIN ({_breakdown(name, of)}) AS by_{name} USING (entity_id, day)"
-        for name in subject.dimensions
+def _assembled(slices: Sequence[str]) -> str:
+    """The figures from slices: grouped once, with nothing to join. The planner knows nothing of how many
+    cells there are, and of the ways to join them some take hours.
+    """
+    counts = {name: _sum("views", f"part = '{outcome}'") for name, outcome in OUTCOME_COUNTS.items()} | {
+        "views_authenticated": _sum("views_authenticated", "part = 'counted'"),
+        "unique_viewers": _sum("views", "part = 'viewers'"),
+        "unique_viewers_authenticated": _sum("views_authenticated", "part = 'viewers'"),
+    }
+    breakdowns = (
+        f"coalesce(jsonb_object_agg(value, views{audience})"
+        f" FILTER (WHERE part = '{name}' AND views{audience} > 0), '{{}}') AS views_by_{name}{audience}"
+        for audience in AUDIENCES
+        for name in SITE_DIMENSIONS
     )
     return f"""
-    SELECT entity_id, day, {", ".join(ASSEMBLED.get(name, name) for name in COUNTS)},
-        {", ".join(_selected(subject.dimensions))}
-    FROM (
-        SELECT entity_id, day,
-            {_sum("views", "counted")} AS views,
-            {_sum("views_authenticated", "counted")} AS views_authenticated,
-            {_sum("views", "bot")} AS bots,
-            {_sum("views", "own")} AS own_views,
-            {_sum("views", "repeat")} AS repeats
-        FROM {of}kinds GROUP BY entity_id, day
-    ) AS totals
-    LEFT JOIN (
-        SELECT e.entity_id, e.day,
-            count(*) FILTER (WHERE s.visitor IS NULL) AS viewers,
-            count(*) FILTER (WHERE e.authenticated AND s.authenticated IS NOT TRUE) AS viewers_authenticated
-        FROM {of}viewers AS e {seam.seen.format(key="e.entity_id")}
-        GROUP BY e.entity_id, e.day
-    ) AS audience USING (entity_id, day)
-    {breakdowns}
+    SELECT entity_id, day, {", ".join(f"{counts[name]} AS {name}" for name in COUNTS)},
+        {", ".join(breakdowns)}
+    FROM ({" UNION ALL ".join(slices)}) AS slices
+    GROUP BY entity_id, day
     """  # noqa: S608
 
 
-def _sum(column: str, outcome: str) -> str:
-    return f"CAST(coalesce(sum({column}) FILTER (WHERE outcome = '{outcome}'), 0) AS bigint)"
+def _sum(column: str, condition: str) -> str:
+    return f"CAST(coalesce(sum({column}) FILTER (WHERE {condition}), 0) AS bigint)"
 
 
-def _breakdown(dimension: str, of: str) -> str:
-    """{value: views} of each subject and day, for both audiences."""
-    cells, value = SLICES[dimension]
-    slices = f"SELECT entity_id, day, {value} AS value, views, views_authenticated FROM {of}{cells}"  # noqa: S608
-    if cells == KINDS.name:
-        slices = f"""
-            SELECT entity_id, day, {value} AS value, sum(views) AS views,
-                sum(views_authenticated) AS views_authenticated
-            FROM {of}{cells} WHERE outcome = 'counted' GROUP BY entity_id, day, {value}
-            """  # noqa: S608
-    columns = (
-        f"jsonb_object_agg(value, views{audience}) FILTER (WHERE views{audience} > 0)"
-        f" AS views_by_{dimension}{audience}"
-        for audience in AUDIENCES
-    )
-    return f"SELECT entity_id, day, {', '.join(columns)} FROM ({slices}) AS slices GROUP BY entity_id, day"  # noqa: S608
+def _slices(dimensions: Sequence[str], of: str) -> Iterator[str]:
+    """Views by outcome and by the values of each dimension, from the cells whose names begin with `of`."""
+    added = ", ".join(f"CAST(sum({name}) AS bigint) AS {name}" for name in ADD_VIEWS)
+    group = "GROUP BY entity_id, day"
+    yield f"""
+        SELECT entity_id, day, outcome AS part, NULL AS value, {added} FROM {of}kinds {group}, outcome
+        """  # noqa: S608
+    for name in dimensions:
+        cells, value = SLICES[name]
+        part = f"SELECT entity_id, day, '{name}' AS part, {value} AS value"
+        if cells == KINDS.name:
+            yield f"{part}, {added} FROM {of}{cells} WHERE outcome = 'counted' {group}, {value}"  # noqa: S608
+        else:
+            columns = ", ".join(f"CAST({name} AS bigint) AS {name}" for name in ADD_VIEWS)
+            yield f"{part}, {columns} FROM {of}{cells}"  # noqa: S608
 
 
-def _selected(dimensions: Sequence[str]) -> list[str]:
-    counted = {f"views_by_{name}{audience}" for name in dimensions for audience in AUDIENCES}
-    return [
-        f"coalesce({name}, '{{}}') AS {name}" if name in counted else f"CAST('{{}}' AS jsonb) AS {name}"
-        for name in BREAKDOWNS
-    ]
+def _audience(viewers: str) -> str:
+    """The viewers that the daily rows do not count yet, `seen` by them or not, as a slice."""
+    return f"""
+        SELECT e.entity_id, e.day, 'viewers' AS part, NULL AS value,
+            count(*) FILTER (WHERE seen IS NULL) AS views,
+            count(*) FILTER (WHERE e.authenticated AND seen IS NOT TRUE) AS views_authenticated
+        FROM {viewers} GROUP BY e.entity_id, e.day
+        """  # noqa: S608
