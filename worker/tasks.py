@@ -106,10 +106,10 @@ def roll_up() -> None:
 
 @app.task(name="footfall.catch_up")
 def catch_up() -> None:
-    """Every minute: add what came to the daily rows of the days that still get events."""
+    """Every minute: add what came to the daily rows of the days that still get events, if it is worth it."""
     settings, engine, _ = stores()
     now = utc_now()
-    rollup.catch_up(engine, site_day(now, settings.time_zone), now)
+    rollup.catch_up(engine, site_day(now, settings.time_zone), now, sparing=True)
 
 
 @app.task(name="footfall.audit")

@@ -20,7 +20,7 @@ PARTS = {"write": "worker"}  # who serves a queue, if not the part of its name
 WRITE_TASK = "footfall.write_events"
 SLACK_SECONDS = 120.0  # a run may take a while, and a worker that stops is started again
 SLACK_SHARE = 1.1  # a day may have 25 hours
-UNCLEAN = timedelta(minutes=10)  # open days are rolled forward every minute
+UNCLEAN = timedelta(minutes=10)  # open days are rolled forward every 5 minutes or sooner
 FILE_AGE = timedelta(days=40)  # these files come once a month
 FALLBACK_SHARE = 0.01  # of the views of two days
 MOST_COUNTS = 10_000  # shown counts that are compared

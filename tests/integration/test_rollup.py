@@ -460,3 +460,23 @@ class _rollup_held_up:  # noqa: N801 - reads as a statement
         if statement.startswith("DELETE FROM daily_stats WHERE daily_stats.day ="):
             self._inside.set()
             assert self._go_on.wait(20)
+
+
+def test_few_later_events_are_left_to_the_readers_for_some_minutes(
+    engine: Engine, redis: Redis, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def caught_up(later: timedelta) -> bool:
+        return bool(rollup.catch_up(engine, TODAY, NOW + later, sparing=True))
+
+    def one_more(visitor: int) -> None:
+        store(engine, redis, settings, [make_event(settings, AT, external_id="/one", visitor=visitor)])
+
+    store(engine, redis, settings, traffic(settings))
+    assert caught_up(timedelta(0))  # never rolled: readers would have to add all of it
+    one_more(991)
+    assert not caught_up(rollup.LONG - timedelta(seconds=1))
+    assert caught_up(rollup.LONG)
+    one_more(992)
+    assert not caught_up(rollup.LONG)
+    monkeypatch.setattr(rollup, "MANY", 1)
+    assert caught_up(rollup.LONG)
