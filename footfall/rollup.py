@@ -48,7 +48,7 @@ DAYS_TO_ROLL = text("""
 """)
 ONE_DAY = timedelta(days=1)
 # Events that a reader adds in a third of a second, and how long fewer are left to readers
-MANY = 50_000
+MANY = 10_000
 LONG = timedelta(minutes=5)
 HOLD_OFF_TRIES = 300
 HOLD_OFF_POLL_SECONDS = 0.2
