@@ -7,6 +7,7 @@ that is rolled up meanwhile is read from one side or the other, never from both 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, tzinfo
+from heapq import nlargest
 from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, func, select, text
@@ -310,8 +311,13 @@ def _most(rows: Iterable[Figures], name: str, most: int | None = None) -> dict[s
     for row in rows:
         for value, views in row.get(name, {}).items():  # Counter.update takes twice as long
             total[value] = total.get(value, 0) + views
-    ranked = sorted(total.items(), key=lambda item: (-item[1], item[0]))
-    return dict(ranked[:most])
+    found: Iterable[tuple[str, int]] = total.items()
+    if most is not None and len(total) > most:
+        least = nlargest(most, total.values())[
+            -1
+        ]  # of thousands of referrers, only the last place is looked for
+        found = [item for item in found if item[1] >= least]
+    return dict(sorted(found, key=lambda item: (-item[1], item[0]))[:most])
 
 
 def _all_time(connection: Connection, entity_id: int) -> dict[str, Any]:

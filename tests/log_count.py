@@ -238,7 +238,7 @@ def stored_rows(database_url: str) -> Count:
     try:
         with connection.cursor() as cursor:
             cursor.execute(
-                f"SELECT entity_type, external_id, day, {', '.join(COLUMNS)}"
+                f"SELECT entities.entity_type, external_id, day, {', '.join(COLUMNS)}"
                 " FROM daily_stats JOIN entities ON entities.id = entity_id"
             )
             return {
