@@ -1,11 +1,9 @@
 """/metrics says what was done, the same from every process, and says what it can while a store is away."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -34,6 +32,7 @@ from tests.integration.everything import site_with_everything
 from tests.integration.own_redis import OwnRedis
 from tests.prometheus_text import Scrape, parse
 from tests.unit import mmdb
+from tests.waiting import wait_until
 
 TOKEN = "a token of the tests for the metrics"[:36].replace(" ", "-")
 PROMETHEUS = {"Authorization": f"Bearer {TOKEN}"}
@@ -598,15 +597,8 @@ def test_one_table_that_is_locked_costs_its_own_answer(site: Site, monkeypatch: 
     assert found.value("footfall_scrape_problems", store="postgresql") == 2
     assert "footfall_rollups_waiting" not in found.families
     assert "footfall_dead_letters" in found.families, "what was asked after it"
-
-
-@pytest.fixture
-def own() -> Iterator[OwnRedis]:
-    folder = Path(tempfile.mkdtemp(prefix="footfall-metrics-", dir="/tmp"))
-    server = OwnRedis(folder)
-    yield server
-    server.server.stop(server.process)
-    shutil.rmtree(folder)
+    # its thread may still be asking, and the stores' clients are closed next
+    wait_until(lambda: not any(thread.name == "scrape" for thread in threading.enumerate()))
 
 
 def test_what_is_counted_while_redis_is_away_is_kept_and_brought_later(own: OwnRedis) -> None:
