@@ -46,6 +46,13 @@ DAYS_TO_ROLL = text("""
       AND event_days.version IS DISTINCT FROM rollup_days.version
     ORDER BY day
 """)
+NEVER_ANALYZED = text("""
+    SELECT CAST(CAST(oid AS regclass) AS text) FROM pg_class
+    WHERE reltuples < 0 AND relkind = 'r' AND (
+        oid = ANY(CAST(ARRAY['entities', 'daily_stats', 'seen_visitors'] AS regclass[]))
+        OR oid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = CAST('view_events' AS regclass))
+    )
+""")
 ONE_DAY = timedelta(days=1)
 # Events that a reader adds in a third of a second, and how long fewer are left to readers
 MANY = 10_000
@@ -202,12 +209,22 @@ def _alone(
         if not alone:
             log.info("rollup skipped, another one is running", extra={"day": day})
             return None
+        _gather_statistics(connection)
         with connection.begin():
             connection.execute(STATEMENT_TIMEOUT)
             result = work(connection)
     if result is not None:
         log.info("day rolled up", extra={"day": day, "rows": result.rows})
     return result
+
+
+def _gather_statistics(connection: Connection) -> None:
+    """Of what has none yet: of a new day and of a new site the planner would take tables for empty, and join
+    them row by row. Afterwards autovacuum sees to it.
+    """
+    with connection.begin():
+        for table in connection.scalars(NEVER_ANALYZED).all():
+            connection.execute(text(f"ANALYZE {table}"))
 
 
 def _replace(connection: Connection, day: date, now: datetime, keep_visitors: bool) -> RollupResult | None:
