@@ -54,7 +54,7 @@ NEVER_ANALYZED = text("""
     )
 """)
 ONE_DAY = timedelta(days=1)
-# Events that a reader adds in a third of a second, and how long fewer are left to readers
+# Events that a reader adds in less than a tenth of a second, and how long fewer are left to readers
 MANY = 10_000
 LONG = timedelta(minutes=5)
 HOLD_OFF_TRIES = 300

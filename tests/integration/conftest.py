@@ -2,21 +2,23 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner, Result
 from freezegun import freeze_time
 from freezegun.api import FrozenDateTimeFactory
 from redis import Redis
 from sqlalchemy import Connection, Engine, create_engine, make_url, text
 
 from footfall import stream
+from footfall.cli import main
 from footfall.database import make_engine, migrate
 from footfall.settings import Settings
-from tests.factory import make_settings
+from tests.factory import PEPPER, SECRET, make_settings
 from tests.integration.content import Open, Site, site_on
 from tests.integration.own_redis import OwnRedis
 from tests.integration.patient import Patient, healthy
@@ -103,6 +105,23 @@ def redis(settings: Settings) -> Iterator[Redis]:
     yield client
     client.flushall()
     client.close()
+
+
+@pytest.fixture
+def footfall(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Calls a command for the tests' servers, at a time that stands still."""
+    monkeypatch.setattr("footfall.clock.utc_now", lambda: NOW)
+    environment = {
+        "DATABASE_URL": settings.database_url,
+        "REDIS_URL": settings.redis_url,
+        "FOOTFALL_PEPPER": PEPPER,
+        "FOOTFALL_JWT_SECRET": SECRET,
+    }
+
+    def call(*words: str, **changed: str) -> Result:
+        return CliRunner().invoke(main, [*words, "--data-dir", str(tmp_path)], env=environment | changed)
+
+    return call
 
 
 @pytest.fixture

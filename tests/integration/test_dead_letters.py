@@ -6,18 +6,17 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from freezegun import freeze_time
 from redis import Redis
 from sqlalchemy import Engine, text
 
 from footfall import (
-    clock,
     counts,
     dead_letters,
     event,
@@ -31,13 +30,12 @@ from footfall import (
     writer,
 )
 from footfall.acceptance import Acceptance
-from footfall.cli import main
 from footfall.database import read_snapshot
 from footfall.dead_letters import Replayed
 from footfall.event import View, ViewEvent
 from footfall.ids import uuid7
 from footfall.settings import Settings
-from tests.factory import PEPPER, SECRET, make_event, store
+from tests.factory import make_event, store
 from tests.integration.plain_count import PlainCount
 
 NOW = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)
@@ -537,21 +535,9 @@ def _killed(*_: Any) -> None:
 
 
 @pytest.fixture
-def run(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
-    """Calls a subcommand for the tests' servers."""
-    monkeypatch.setattr(clock, "utc_now", lambda: NOW)
-    environment = {
-        "DATABASE_URL": settings.database_url,
-        "REDIS_URL": settings.redis_url,
-        "FOOTFALL_PEPPER": PEPPER,
-        "FOOTFALL_JWT_SECRET": SECRET,
-    }
-
-    def call(subcommand: str, *words: str, **changed: str) -> Result:
-        arguments = ["dead-letters", subcommand, "--data-dir", str(tmp_path), *words]
-        return CliRunner().invoke(main, arguments, env=environment | changed)
-
-    return call
+def run(footfall: Callable[..., Result]) -> Callable[..., Result]:
+    """Calls the command for the tests' servers."""
+    return partial(footfall, "dead-letters")
 
 
 def test_the_commands_list_show_replay_and_discard(

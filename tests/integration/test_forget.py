@@ -4,13 +4,13 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
+from functools import partial
 from threading import Event
 from typing import Any, cast
 from uuid import uuid4
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from freezegun.api import FrozenDateTimeFactory
 from redis import Redis
 from sqlalchemy import Engine, text
@@ -30,11 +30,9 @@ from footfall import (
     verify,
     visitors,
 )
-from footfall.cli import main
 from footfall.database import read_snapshot
 from footfall.event import encode
-from footfall.settings import Settings
-from tests.factory import PEPPER, SECRET, make_event
+from tests.factory import make_event
 from tests.integration.api import SERVICE
 from tests.integration.content import Site
 
@@ -352,21 +350,9 @@ def test_views_that_come_while_a_user_is_forgotten_are_all_counted(site: Site) -
 
 
 @pytest.fixture
-def run(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+def run(footfall: Callable[..., Result]) -> Callable[..., Result]:
     """Calls the command for the tests' servers."""
-    monkeypatch.setattr(clock, "utc_now", lambda: NOW)
-    environment = {
-        "DATABASE_URL": settings.database_url,
-        "REDIS_URL": settings.redis_url,
-        "FOOTFALL_PEPPER": PEPPER,
-        "FOOTFALL_JWT_SECRET": SECRET,
-    }
-
-    def call(*words: str, **changed: str) -> Result:
-        arguments = ["forget", "--data-dir", str(tmp_path), *words]
-        return CliRunner().invoke(main, arguments, env=environment | changed)
-
-    return call
+    return partial(footfall, "forget")
 
 
 def test_the_command_forgets_a_user(

@@ -6,23 +6,22 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from freezegun import freeze_time
 from redis import Redis
 from sqlalchemy import Engine, text
 
-from footfall import clock, counts, host, keys, readiness, retention, rollup, stream, verify, writer
+from footfall import counts, host, keys, readiness, retention, rollup, stream, verify, writer
 from footfall.acceptance import Acceptance
-from footfall.cli import main
 from footfall.definitions import FIGURE_COLUMNS
 from footfall.event import View, ViewEvent
 from footfall.settings import Settings
 from footfall.verify import Difference, Verdict
-from tests.factory import PEPPER, SECRET, make_event, store
+from tests.factory import make_event, store
 
 NOW = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)
 TODAY, YESTERDAY, SEALED = date(2026, 3, 10), date(2026, 3, 9), date(2026, 3, 2)
@@ -448,21 +447,9 @@ def test_the_verdict_is_kept_for_a_while_and_shown_by_readiness(
 
 
 @pytest.fixture
-def run(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
-    """Calls the command for the tests' servers, at a time that stands still."""
-    monkeypatch.setattr(clock, "utc_now", lambda: NOW)
-    environment = {
-        "DATABASE_URL": settings.database_url,
-        "REDIS_URL": settings.redis_url,
-        "FOOTFALL_PEPPER": PEPPER,
-        "FOOTFALL_JWT_SECRET": SECRET,
-    }
-
-    def call(*words: str, **changed: str) -> Result:
-        words = ("verify", "--data-dir", str(tmp_path), *words)
-        return CliRunner().invoke(main, words, env=environment | changed)
-
-    return call
+def run(footfall: Callable[..., Result]) -> Callable[..., Result]:
+    """Calls the command for the tests' servers."""
+    return partial(footfall, "verify")
 
 
 def test_the_command_says_what_it_looked_at_and_what_differs(
