@@ -1,7 +1,7 @@
-"""The application as it is served: `granian --interface asginl --factory api.asgi:create_app`.
+"""Flask behind ASGI, in threads of its own: all that is served but the page views of the hot lane.
 
-Page views take the hot lane; everything else is Flask's, in threads of its own. A body is read whole before a
-thread is given to it, so that slow senders occupy none; those who read slowly are given up after a while.
+A body is read whole before a thread is given to it, so that slow senders occupy none; those who read slowly
+are given up after a while.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from flask import Flask
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 THREADS = 8  # no more than PostgreSQL's pool has connections
 MOST_BYTES = {f"/api{tracking.BATCH_PATH}": tracking.BATCH_BYTES}
 MOST_BYTES_ELSEWHERE = 64 * 1024
-BODY_SECONDS = 30.0
-LOOK_SECONDS = 1.0  # between two looks for bodies that take longer
 ANSWER_SECONDS = 40.0  # of a POST, whose thread may hang with the stores; no flush and no group takes as long
 SEND_SECONDS = 30.0  # for one piece of a streamed answer
 LENGTH = re.compile(rb"[0-9]{1,18}")  # Content-Length, as far as it can be one; the body is read without it
@@ -50,25 +48,13 @@ class Answer(NamedTuple):
     body: bytes
 
 
-NOTHING = {"type": "http.response.body", "body": b""}
-TOO_SLOW = Answer(
-    408,
-    [
-        (b"content-type", b"application/json"),
-        (b"x-content-type-options", b"nosniff"),
-        (b"connection", b"close"),
-    ],
-    b'{"error":"the body took too long","code":"too_slow"}',
-)
-
-
 def create_app() -> "Application":
     """The application for the environment's settings. Raises as `api.app.create_app` does."""
     return Application(flask_application.create_app())
 
 
 class Application:
-    """A Flask application behind ASGI, with the hot lane in front if its settings want one.
+    """A Flask application behind ASGI, and the hot lane past it if its settings want one (`api.connection`).
 
     Ours and not a library's: those at hand refuse bytes beyond ASCII in a query, hold a thread while a slow
     client sends or reads, and cross between threads four times for an answer.
@@ -76,33 +62,16 @@ class Application:
 
     def __init__(self, app: Flask) -> None:
         self._app = app
-        self._lane = HotLane(app) if of(app).settings.hot_lane else None
-        self._bodies = Bodies()
+        self.lane = HotLane(app) if of(app).settings.hot_lane else None
+        self.opening: tuple[list[tuple[bytes, bytes]], bytes] = ([], b"")  # of the connections' answers
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="flask")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        started = time.perf_counter()
         try:
-            body = await self._bodies.read(scope, receive)
-        except TimeoutError:
-            return await _send(send, TOO_SLOW)
+            body = await _read(scope, receive)
         except ConnectionError:
-            return None  # nobody is left to answer
-        lane = self._lane
-        if lane is None or not lane.is_for(scope):
-            return await self._by_flask(scope, body, send)
-        try:
-            taken = await lane.take(scope, body)
-        except Exception as error:
-            return await _send(send, self._failed(_environ(scope, body), error))
-        if taken is None:
-            return await self._by_flask(scope, body, send)
-        head = lane.head(scope, taken, time.perf_counter() - started)
-        await send({"type": "http.response.start", "status": 204, "headers": head})
-        return await send(NOTHING)
-
-    async def _by_flask(self, scope: Scope, body: bytes, send: Send) -> None:
+            return  # nobody is left to answer
         loop = asyncio.get_running_loop()
         environ = _environ(scope, body)
         try:
@@ -110,9 +79,16 @@ class Application:
             async with asyncio.timeout(ANSWER_SECONDS if scope["method"] == "POST" else None):
                 answer = await loop.run_in_executor(self._threads, self._answer, environ, loop, send)
         except TimeoutError:
-            answer = self._failed(environ, Unavailable("the stores take too long"))
+            answer = self.failed(scope, body, Unavailable("the stores take too long"))
         if answer is not None:
             await _send(send, answer)
+
+    def failed(self, scope: Scope, body: bytes, error: Exception) -> Answer:
+        """What Flask answers when a view function raises `error`."""
+        with self._app.request_context(_environ(scope, body)):
+            made = self._app.make_response(self._app.handle_user_exception(error))
+            response = self._app.process_response(made)
+            return Answer(response.status_code, _as_bytes(response.headers), response.get_data())
 
     def _answer(
         self, environ: "WSGIEnvironment", loop: asyncio.AbstractEventLoop, send: Send
@@ -141,68 +117,23 @@ class Application:
             if hasattr(pieces, "close"):
                 pieces.close()
 
-    def _failed(self, environ: "WSGIEnvironment", error: Exception) -> Answer:
-        """What Flask answers when a view function raises `error`."""
-        with self._app.request_context(environ):
-            made = self._app.make_response(self._app.handle_user_exception(error))
-            response = self._app.process_response(made)
-            return Answer(response.status_code, _as_bytes(response.headers), response.get_data())
 
+async def _read(scope: Scope, receive: Receive) -> bytes:
+    """The body, up to one byte more than the endpoint takes; nothing of one that says it is larger.
 
-class Bodies:
-    """Reads requests' bodies, and gives up those that take too long.
-
-    One look a second at all that are being read costs a fraction of a timer for each.
+    Raises `ConnectionError` when the client is gone.
     """
-
-    def __init__(self) -> None:
-        self._begun: dict[asyncio.Task[None], float] = {}
-        self._given_up: set[asyncio.Task[None]] = set()
-        self._is_looking = False
-
-    async def read(self, scope: Scope, receive: Receive) -> bytes:
-        """The body, up to one byte more than the endpoint takes; nothing of one that says it is larger.
-
-        Raises `TimeoutError`, and `ConnectionError` when the client is gone.
-        """
-        most = MOST_BYTES.get(scope["path"], MOST_BYTES_ELSEWHERE)
-        length = _content_length(scope)
-        if length > most + 1:
-            return b""  # Flask refuses it for what it says of itself
-        task = cast("asyncio.Task[None]", asyncio.current_task())
-        loop = asyncio.get_running_loop()
-        self._begun[task] = loop.time()
-        if not self._is_looking:
-            self._is_looking = True
-            loop.call_later(LOOK_SECONDS, self._give_up_late)
-        try:
-            body, has_more = b"", True
-            while has_more and len(body) <= most:
-                message = await receive()
-                if message["type"] != "http.request":
-                    raise ConnectionError("the client is gone")
-                body = body + message["body"] if body else message["body"]
-                # granian tells of the end with one message more, which need not be waited for
-                has_more = message["more_body"] and len(body) != length
-            return body
-        except asyncio.CancelledError:
-            if task not in self._given_up:
-                raise
-            self._given_up.discard(task)
-            task.uncancel()
-            raise TimeoutError("the body took too long") from None
-        finally:
-            del self._begun[task]
-
-    def _give_up_late(self) -> None:
-        loop = asyncio.get_running_loop()
-        for task, begun in self._begun.items():
-            if loop.time() - begun > BODY_SECONDS and task not in self._given_up:
-                self._given_up.add(task)
-                task.cancel()
-        self._is_looking = bool(self._begun)
-        if self._is_looking:
-            loop.call_later(LOOK_SECONDS, self._give_up_late)
+    most = MOST_BYTES.get(scope["path"], MOST_BYTES_ELSEWHERE)
+    if _content_length(scope) > most + 1:
+        return b""  # Flask refuses it for what it says of itself
+    body, has_more = b"", True
+    while has_more and len(body) <= most:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise ConnectionError("the client is gone")
+        body = body + message["body"] if body else message["body"]
+        has_more = message["more_body"]
+    return body
 
 
 def _content_length(scope: Scope) -> int:

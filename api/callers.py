@@ -2,11 +2,13 @@
 
 from datetime import datetime
 from functools import lru_cache
+from typing import NamedTuple
 
 from flask import request
 
-from api.parts import Parts, parts
+from api.parts import parts
 from footfall import access, referrers, visitors
+from footfall.countries import CountrySource
 from footfall.intake import Viewer
 
 COOKIE = "footfall_session"  # a token, kept by the browser for reading; see `api.login`
@@ -29,40 +31,39 @@ def viewer(sender: access.Caller | None) -> Viewer:
     """Who views, when a browser tells of its own view by the current request."""
     sent = request.headers.get
     here = parts()
-    return viewer_of(
-        here,
-        sender,
-        address=request.remote_addr or "",
-        user_agent=sent("User-Agent", ""),
-        country=sent(here.settings.country_header) if here.settings.country_header else None,
-        no_trace=sent("Sec-GPC") == "1" or sent("DNT") == "1",
-        origin=sent("Origin", ""),
-        host=sent("Host", ""),
-    )
+    country = sent(here.settings.country_header) if here.settings.country_header else None
+    no_trace = sent("Sec-GPC") == "1" or sent("DNT") == "1"
+    browser = Browser(sent("User-Agent", ""), no_trace, own_domains(sent("Origin", ""), sent("Host", "")))
+    found = viewer_of(here.countries, sender, request.remote_addr or "", country, browser)
+    known = found.country is not None
+    here.traffic.countries_asked(known=int(known), unknown=int(not known))
+    return found
+
+
+class Browser(NamedTuple):
+    """What a browser says of itself in each of its requests."""
+
+    user_agent: str
+    keep_no_visitor: bool  # Sec-GPC or DNT
+    own_domains: frozenset[str]  # the site's, as the browser calls it
 
 
 def viewer_of(
-    here: Parts,
+    countries: CountrySource,
     sender: access.Caller | None,
-    *,
     address: str,
-    user_agent: str,
     country: str | None,
-    no_trace: bool,
-    origin: str,
-    host: str,
+    browser: Browser,
 ) -> Viewer:
-    """Who views, by the client's address and the headers of the request; `country` is the trusted one's."""
+    """Who views, by the client's address and its headers; `country` is the trusted header's."""
     normalised = visitors.normalise_address(address)
-    known_country = here.countries.of_request(country, normalised)
-    here.traffic.country_asked(known=known_country is not None)
     return Viewer(
-        address=normalised,
-        user_agent=user_agent,
-        user_id=sender.viewer_id if sender else None,
-        country=known_country,
-        keep_no_visitor=no_trace,
-        own_domains=_own_domains(origin, host),
+        normalised,
+        browser.user_agent,
+        sender.viewer_id if sender else None,
+        countries.of_request(country, normalised),
+        browser.keep_no_visitor,
+        browser.own_domains,
     )
 
 
@@ -76,7 +77,7 @@ def client_address(peer: str, forwarded: str, trusted_proxies: int) -> str:
 
 
 @lru_cache(maxsize=1024)  # a site has few names; what else is sent costs no more than without
-def _own_domains(origin: str, host: str) -> frozenset[str]:
+def own_domains(origin: str, host: str) -> frozenset[str]:
     """The site as the browser calls it: the page's origin, and the host that serves this request."""
     urls = (origin, f"http://{host}")
     return frozenset(name for url in urls if (name := referrers.host_of(url)))

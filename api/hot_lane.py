@@ -5,166 +5,215 @@ it untouched, so that every error is found and worded in one place.
 """
 
 import asyncio
+import logging
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol, get_args
 
 from flask import Flask
+from redis.exceptions import RedisError
 
 from api import bodies, callers, cors, parts, tracking
-from footfall import access, intake
+from api.callers import Browser
+from footfall import access, intake, stream
 from footfall.clock import utc_now
-from footfall.errors import Limited, Unavailable
+from footfall.errors import Invalid, Limited, Unavailable
 from footfall.event import Outcome, View, ViewEvent
-from footfall.group_commit import LONGEST_WAIT_SECONDS
-from footfall.intake import Viewer
+from footfall.group_commit import LONGEST_WAIT_SECONDS, MOST_VIEWS
+from footfall.loop_redis import LoopRedis
 from footfall.stream import Taken
 from footfall.traffic import Answered
 
+log = logging.getLogger(__name__)
+
 PATH = f"/api{tracking.PAGE_VIEW_PATH}"
 ANSWERED = Answered("tracking", "POST", PATH, 204)
-JSON = (b"content-type", b"application/json")
-MOST_HEADS = 64  # kept: of the site's origins, which a client may write in many ways
-VARY = (b"vary", b"Origin")
-NOSNIFF = (b"x-content-type-options", b"nosniff")
+# The headers of which a browser sends the same ones each time
+SAID = (b"content-type", b"user-agent", b"origin", b"host", b"sec-gpc", b"dnt")
+MOST_BROWSERS = (
+    2048  # whose headers are kept as they were read, at most some 8 MB; what is rarer is read anew
+)
+BROWSER_BYTES = 1024
 
-Head = list[tuple[bytes, bytes]]
-Scope = Mapping[str, Any]
-Turn = list[tuple[Scope, bytes, asyncio.Future[Taken | None]]]
+
+class Request(Protocol):
+    """A page view that came, as the lane sees it."""
+
+    scope: Any  # of ASGI
+    body: bytes
+    head: bytes  # the end of the answer's head, told by the lane
+
+    def answer(self, error: Exception | None) -> None:
+        """Called once, when the view is durable or why it is not is known."""
+
+    def hand_over(self) -> None:
+        """Called in place of `answer`: the lane does not take it."""
 
 
 class HotLane:
     """Takes page views for the process of `app`, in its event loop.
 
-    What comes while a group is on its way waits, and is gone through in one go when the group is back: the
-    two threads meet once for all of it, and the processor finds the code where it was.
+    All that comes in one turn of the loop, and all that comes while a group is on its way, is the next group:
+    one entry of the stream, one round trip, one wait for the disk.
     """
 
     def __init__(self, app: Flask) -> None:
         self._here = parts.of(app)
-        self._waiting: Turn = []
-        self._is_under_way = False
+        self._redis = LoopRedis(self._here.settings.redis_url)
+        self._waiting: list[tuple[Request, float]] = []  # with when each came
+        self._task: asyncio.Task[None] | None = None
         self._country_header = (self._here.settings.country_header or "").lower().encode()
         self._origins = cors.normalised(self._here.settings.cors_origins)
-        self._heads: dict[tuple[bytes | None, Outcome], Head] = {}
+        self._browsers: dict[tuple[bytes | None, ...], tuple[Browser, Mapping[Outcome, bytes]]] = {}
 
-    def is_for(self, scope: Scope) -> bool:
-        """Whether the lane may take the request."""
-        return bool(scope["path"] == PATH and scope["method"] == "POST")
+    def take(self, request: Request) -> None:
+        """Answer `request` as soon as its view is durable, or hand it over."""
+        self._waiting.append((request, time.perf_counter()))
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._commit())
 
-    def take(self, scope: Scope, body: bytes) -> asyncio.Future[Taken | None]:
-        """What becomes of the view; None leaves the request to Flask, and nothing is done.
+    def close(self) -> None:
+        """Let go of Redis. The lane may be used again, also in another event loop."""
+        self._redis.close()
 
-        The future raises `Unavailable` when no store takes it, `Limited` for one too many of its viewer.
-        """
-        future: asyncio.Future[Taken | None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((scope, body, future))
-        if not self._is_under_way:
-            self._send()
-        return future
+    async def _commit(self) -> None:
+        try:
+            while self._waiting:
+                turn, self._waiting = self._waiting[:MOST_VIEWS], self._waiting[MOST_VIEWS:]
+                group = self._read(turn)
+                events = [event for _, event, _ in group]
+                errors = await self._made_durable(events) if events else []
+                for (request, _, _), error in zip(group, errors, strict=True):
+                    _answer(request, error)
+                self._note(events, [began for _, _, began in group], errors)
+        finally:
+            self._task = None
 
-    def head(self, scope: Scope, taken: Taken, seconds: float) -> Head:
-        """The headers of the answer, which took so many seconds."""
-        self._here.traffic.answered(ANSWERED, seconds)
-        origin = next((value for name, value in scope["headers"] if name == b"origin"), None)
-        found = self._heads.get((origin, taken.outcome))
-        return self._made_head(origin, taken.outcome) if found is None else found
-
-    def _send(self) -> None:
-        turn, self._waiting = self._waiting, []
-        now = utc_now()
-        views: list[View] = []
-        futures: list[asyncio.Future[Taken | None]] = []
-        for scope, body, future in turn:
+    def _read(self, turn: Sequence[tuple[Request, float]]) -> list[tuple[Request, ViewEvent, float]]:
+        """The events of a turn; whoever has none is answered or handed over."""
+        # one after the other and not as each comes: so the processor finds the code where it was
+        group = []
+        for request, began in turn:
             try:
-                event = self._event(scope, body, now)
+                event, heads = self._event(request)
             except Limited as error:
-                _resolve([future], error)
-                continue
-            if event is None:
-                _resolve([future], [None])
+                _answer(request, error)
+            except Exception:
+                request.hand_over()  # Flask comes to the same, and says it
             else:
-                views.append(View(event))
-                futures.append(future)
-        if not views:
-            return
-        self._is_under_way = True
+                request.head = heads[event.outcome]
+                group.append((request, event, began))
+        return group
+
+    async def _made_durable(self, events: Sequence[ViewEvent]) -> Sequence[Exception | None]:
+        """What kept each of `events` from it."""
+        if self._here.acceptance.may_append and self._redis.can_connect:
+            try:
+                await stream.put_from_loop(self._redis, events)
+                return [None] * len(events)
+            except RedisError as error:
+                self._here.acceptance.lost(error)
+            except Exception:
+                log.exception("a group failed; its views are tried one by one")
+        # whether they are in the queue is not known: they go the long way under their ids
+        now = utc_now()
+        return await asyncio.gather(*(self._taken_aside(event, now) for event in events))
+
+    async def _taken_aside(self, event: ViewEvent, now: datetime) -> Exception | None:
+        """Take it in the thread that may wait: for Redis, or for PostgreSQL in its place."""
         loop = asyncio.get_running_loop()
-        late = Unavailable("the stores take too long")
-        limit = loop.call_later(LONGEST_WAIT_SECONDS, _resolve, futures, late)
+        future: asyncio.Future[Exception | None] = loop.create_future()
 
         def done(taken: list[Taken] | Exception) -> None:
             with suppress(RuntimeError):  # the loop has ended, and nobody waits any more
-                loop.call_soon_threadsafe(self._deliver, futures, taken, limit)
+                loop.call_soon_threadsafe(_resolve, future, taken if isinstance(taken, Exception) else None)
 
-        self._here.group_commit.submit(views, now, done)
-
-    def _deliver(
-        self,
-        futures: list[asyncio.Future[Taken | None]],
-        taken: list[Taken] | Exception,
-        limit: asyncio.TimerHandle,
-    ) -> None:
-        limit.cancel()
-        self._is_under_way = False
-        if self._waiting:
-            self._send()
-        _resolve(futures, taken)
-
-    def _event(self, scope: Scope, body: bytes, now: datetime) -> ViewEvent | None:
-        """None for what Flask has to answer. Raises `Limited`."""
-        headers = dict(scope["headers"])
-        if len(headers) < len(scope["headers"]) or not self._here.salts.are_at_hand(now):
-            return None  # a header that comes twice; a day whose salt has to be asked for, which takes time
+        self._here.group_commit.submit([View(event)], now, done)
         try:
-            viewer = self._viewer(scope["client"][0], headers, now)
-            bodies.require_size(body, tracking.PAGE_VIEW_BYTES)
-            event = intake.page_view(bodies.parse(body), viewer, now, self._here.edge)
-        except Exception:
-            return None  # Flask comes to the same, and says it
-        self._here.limits.admit(viewer, now)  # not above: Flask would count the view once more
-        return event
+            async with asyncio.timeout(LONGEST_WAIT_SECONDS):
+                return await future
+        except TimeoutError:
+            return Unavailable("the stores take too long")
 
-    def _viewer(self, peer: str, headers: Mapping[bytes, bytes], now: datetime) -> Viewer:
-        here, sent = self._here, headers.get
-        bodies.require_media_type(_text(sent(b"content-type", b"")))
+    def _note(
+        self, events: Sequence[ViewEvent], began: Sequence[float], errors: Sequence[Exception | None]
+    ) -> None:
+        """What came was answered now."""
+        now = time.perf_counter()
+        taken = [now - one for one, error in zip(began, errors, strict=True) if error is None]
+        self._here.traffic.answered(ANSWERED, *taken)
+        unknown = sum(event.country is None for event in events)
+        self._here.traffic.countries_asked(known=len(events) - unknown, unknown=unknown)
+
+    def _event(self, request: Request) -> tuple[ViewEvent, Mapping[Outcome, bytes]]:
+        """The event, and how its answer's head ends.
+
+        Raises `Limited`, and whatever is wrong with a request that Flask has to answer.
+        """
+        here, scope, now = self._here, request.scope, utc_now()
+        headers = dict(scope["headers"])
+        if len(headers) < len(scope["headers"]):
+            raise Invalid("headers", "one of them comes twice")
+        sent = headers.get
+        if not here.salts.are_at_hand(now):
+            raise Unavailable("the day's salt has to be asked for, which takes time")
+        said = tuple(map(sent, SAID))
+        browser, heads = self._browsers.get(said) or self._browser(said)
+        peer = scope["client"][0] if scope["client"] else ""
         authorization = sent(b"authorization")
         sender = authorization and access.authenticate(_text(authorization), here.settings, now)
         forwarded = sent(b"x-forwarded-for")
         hops = here.settings.trusted_proxies
         country = sent(self._country_header) if self._country_header else None
-        return callers.viewer_of(
-            here,
+        viewer = callers.viewer_of(
+            here.countries,
             sender or None,
-            address=callers.client_address(peer, _text(forwarded), hops) if forwarded and hops else peer,
-            user_agent=_text(sent(b"user-agent", b"")),
-            country=_text(country) if country else None,
-            no_trace=sent(b"sec-gpc") == b"1" or sent(b"dnt") == b"1",
-            origin=_text(sent(b"origin", b"")),
-            host=_text(sent(b"host", b"")),
+            callers.client_address(peer, _text(forwarded), hops) if forwarded and hops else peer,
+            _text(country) if country else None,
+            browser,
         )
+        event = intake.page_view(bodies.parse(request.body), viewer, now, here.edge)
+        here.limits.admit(viewer, now)  # last: what is left to Flask is counted there
+        return event, heads
 
-    def _made_head(self, origin: bytes | None, outcome: Outcome) -> Head:
+    def _browser(self, said: tuple[bytes | None, ...]) -> tuple[Browser, Mapping[Outcome, bytes]]:
+        """What a browser says of itself, and its answers' heads. Raises `UnsupportedMediaType`."""
+        content_type, user_agent, origin, host, gpc, dnt = said
+        bodies.require_media_type(_text(content_type or b""))
+        no_trace = gpc == b"1" or dnt == b"1"
+        domains = callers.own_domains(_text(origin or b""), _text(host or b""))
         opening = {} if origin is None else cors.headers(_text(origin), self._origins)
-        named = [(name.lower().encode(), value.encode("latin-1")) for name, value in opening.items()]
-        head = [JSON, VARY, NOSNIFF, *named, (b"x-view-outcome", outcome.encode())]
-        if (opening or origin is None) and len(self._heads) < MOST_HEADS:
-            self._heads[origin, outcome] = head
-        return head
+        made = Browser(_text(user_agent or b""), no_trace, domains), _heads(opening)
+        if sum(len(value or b"") for value in said) <= BROWSER_BYTES:
+            if len(self._browsers) >= MOST_BROWSERS:
+                self._browsers.clear()
+            self._browsers[said] = made
+        return made
+
+
+def _answer(request: Request, error: Exception | None) -> None:
+    try:
+        request.answer(error)
+    except Exception:  # one client's, which the others have nothing to do with
+        log.exception("a page view could not be answered")
+
+
+def _heads(opening: Mapping[str, str]) -> Mapping[Outcome, bytes]:
+    """{outcome: the end of an answer's head}."""
+    headers = {"Content-Type": "application/json", "Vary": "Origin", "X-Content-Type-Options": "nosniff"}
+    lines = "".join(f"{name.lower()}: {value}\r\n" for name, value in {**headers, **opening}.items())
+    return {
+        outcome: f"{lines}x-view-outcome: {outcome}\r\n\r\n".encode("latin-1")
+        for outcome in get_args(Outcome)
+    }
 
 
 def _text(value: bytes) -> str:
     return value.decode("latin-1")  # as WSGI has it
 
 
-def _resolve(
-    futures: Sequence[asyncio.Future[Taken | None]], taken: Sequence[Taken | None] | Exception
-) -> None:
-    for index, future in enumerate(futures):
-        if future.done():
-            continue  # cancelled, or given up
-        if isinstance(taken, Exception):
-            future.set_exception(taken)
-        else:
-            future.set_result(taken[index])
+def _resolve(future: asyncio.Future[Exception | None], error: Exception | None) -> None:
+    if not future.done():  # it may have been given up
+        future.set_result(error)

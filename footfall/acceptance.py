@@ -115,6 +115,15 @@ class Acceptance:
         self._is_level = False  # Redis knows what was taken without it, also before this process began
         self.fallback_views = 0  # how many went past Redis
 
+    @property
+    def may_append(self) -> bool:
+        """Whether pages may be appended to the queue without asking `take`, which looks at Redis first."""
+        return self._breaker.is_closed and self._is_level and self._pressure.is_known_to_be_low
+
+    def lost(self, error: RedisError) -> None:
+        """Appending failed."""
+        self._breaker.open(error)
+
     def take(self, views: Sequence[View], now: datetime) -> list[Taken]:
         """Make `views` durable; what became of each, parallel to them.
 

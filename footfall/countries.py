@@ -81,7 +81,7 @@ class CountrySource:
     def of_request(self, header_value: str | None, address: str | None) -> str | None:
         """The country of a request; `header_value` is the trusted header's."""
         country = code(header_value) if header_value else None
-        if country is None and address is not None:
+        if country is None and address is not None and self._file is not None:
             country = self.of_address(address)
         self._tally(country)
         return country

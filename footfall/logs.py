@@ -7,7 +7,8 @@ import logging
 import sys
 import time
 
-LIBRARIES = ("werkzeug", "granian.access", "_granian")
+# The last one warns of every request that is none
+LIBRARIES = {"werkzeug": logging.WARNING, "uvicorn.error": logging.ERROR}
 STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -30,8 +31,8 @@ def configure(level: int = logging.INFO) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(KeyValueFormatter())
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    for name in LIBRARIES:
-        logging.getLogger(name).setLevel(logging.WARNING)
+    for name, its_level in LIBRARIES.items():
+        logging.getLogger(name).setLevel(its_level)
 
 
 def _pair(item: tuple[str, object]) -> str:

@@ -41,13 +41,16 @@ def run_all(redis: Redis, calls: Sequence[Call]) -> list[Any]:
     return replies
 
 
+def words(call: Call, command: str) -> list[Any]:
+    """The command that runs a script, EVALSHA by its digest or EVAL by its text, as Redis reads it."""
+    name = _digest(call.script) if command == "EVALSHA" else _text(call.script)
+    return [command, name, len(call.keys), *call.keys, *call.arguments]
+
+
 def _send(redis: Redis, command: str, calls: Sequence[Call]) -> list[Any]:
     with redis.pipeline(transaction=False) as pipeline:
         for call in calls:
-            name = _digest(call.script) if command == "EVALSHA" else _text(call.script)
-            pipeline.execute_command(  # type: ignore[no-untyped-call]
-                command, name, len(call.keys), *call.keys, *call.arguments
-            )
+            pipeline.execute_command(*words(call, command))  # type: ignore[no-untyped-call]
         return list(pipeline.execute(raise_on_error=False))
 
 

@@ -20,6 +20,7 @@ from footfall import keys, scripts
 from footfall.content_types import PAGE
 from footfall.errors import Unavailable
 from footfall.event import EPOCH, Outcome, View, ViewEvent, encode
+from footfall.loop_redis import LoopRedis
 from footfall.scripts import Call
 from footfall.settings import Settings
 
@@ -103,6 +104,11 @@ def put(redis: Redis, events: Sequence[ViewEvent]) -> None:
         scripts.run_all(redis, [_put(events)])
 
 
+async def put_from_loop(redis: LoopRedis, events: Sequence[ViewEvent]) -> None:
+    """The same from an event loop."""
+    await redis.run(_put(events))
+
+
 def take(redis: Redis, views: Sequence[View], seeds: Sequence[Counts | None], now: datetime) -> list[Taken]:
     """Append views in one round trip; parallel to them. Pages go together, all or none; content by the
     piece, each with its dedup and its count in one atomic step.
@@ -177,6 +183,11 @@ class Pressure:
         self._limit_entries = limit_entries
         self._checked_at = -PRESSURE_INTERVAL_SECONDS
         self._problem: str | None = None
+
+    @property
+    def is_known_to_be_low(self) -> bool:
+        """Whether there was room when somebody looked, and that was just now."""
+        return self._problem is None and time.monotonic() - self._checked_at < PRESSURE_INTERVAL_SECONDS
 
     def refuse_when_full(self, redis: Redis) -> None:
         """Raise `Unavailable` when the queue or Redis' memory is nearly full, `RedisError` without Redis."""

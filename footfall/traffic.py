@@ -75,23 +75,25 @@ class Traffic:
         self._number = 0
         self._unsent: Counter[tuple[str, str]] = Counter()
 
-    def answered(self, answer: Answered, seconds: float) -> None:
-        """A request was answered within `seconds`."""
-        place = bisect_left(BOUNDS, seconds)
+    def answered(self, answer: Answered, *seconds: float) -> None:
+        """As many requests were answered as `seconds` are given, each within its own."""
         with self._lock:
             durations = self._durations.get(answer)
             if durations is None:
                 durations = self._durations[answer] = Durations()
-            durations.amounts[place] += 1
-            durations.microseconds += int(seconds * 1e6)
+            for each in seconds:
+                durations.amounts[bisect_left(BOUNDS, each)] += 1
+            durations.microseconds += int(sum(seconds) * 1e6)
 
     def refused(self, day: date, reason: str, amount: int = 1) -> None:
         """So many views were refused on `day`, the site's. `reason` is an error's code."""
         self._count(keys.LEDGER, f"{day}:{REFUSED}{reason}", amount)
 
-    def country_asked(self, *, known: bool) -> None:
-        """A browser's view got a country, or none."""
-        self._count(keys.TRAFFIC, "country known" if known else "country unknown", 1)
+    def countries_asked(self, *, known: int, unknown: int) -> None:
+        """So many browsers' views got a country, and so many none."""
+        for name, amount in (("country known", known), ("country unknown", unknown)):
+            if amount:
+                self._count(keys.TRAFFIC, name, amount)
 
     def flush(self) -> None:
         """Add what was counted to Redis. May be called at any time, any often.
@@ -138,7 +140,7 @@ class Traffic:
             self._unsent = Counter()
 
     def _flush_forever(self, *also: Callable[[], None]) -> None:
-        # atexit's functions are not called in the processes that granian forks; threads are waited for
+        # threads are waited for at the end of a process, before atexit's functions are called
         while main_thread().is_alive():
             main_thread().join(FLUSH_SECONDS)
             with suppress(RedisError):  # who takes views says that Redis is away

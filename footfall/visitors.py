@@ -50,12 +50,13 @@ def day_key(pepper: bytes, salt: bytes) -> bytes:
 
 def visitor(key: bytes, address: str, user_agent: str) -> int:
     """An anonymous viewer on the key's day: signed 64 bits. `address` is normalised."""
-    return _hash(key, b"address\0" + _bytes(address) + b"\0" + _bytes(user_agent))
+    message = f"address\0{address}\0{user_agent}".encode("utf-8", "surrogatepass")
+    return int.from_bytes(blake2b(message, key=key, digest_size=8).digest(), "big", signed=True)
 
 
 def visitor_of_user(key: bytes, user_id: str) -> int:
     """A signed-in viewer on the key's day, whatever the device: signed 64 bits."""
-    return _hash(key, b"user\0" + _bytes(user_id))
+    return int.from_bytes(_mac(key, b"user\0" + _bytes(user_id), 8), "big", signed=True)
 
 
 def slot(key: bytes, visitor: int, entity: tuple[str, str]) -> bytes:
@@ -66,10 +67,6 @@ def slot(key: bytes, visitor: int, entity: tuple[str, str]) -> bytes:
     entity_type, external_id = entity
     message = b"slot\0" + visitor.to_bytes(8, "big", signed=True) + _bytes(f"{entity_type}\0{external_id}")
     return _mac(key, message, 16)
-
-
-def _hash(key: bytes, message: bytes) -> int:
-    return int.from_bytes(_mac(key, message, 8), "big", signed=True)
 
 
 def _mac(key: bytes, message: bytes, size: int) -> bytes:

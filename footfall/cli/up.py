@@ -33,7 +33,6 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 API_START_SECONDS = 60.0
 API_STOP_SECONDS = 15.0
-KILL_SECONDS = "8"  # requests under way may have to wait for a Redis that hangs, and then for PostgreSQL
 WORKER_STOP_SECONDS = 30.0  # a warm shutdown ends after the batch in hand
 START_TRIES = 3  # of a part that ends before everything has been ready once
 FIRST_DELAY_SECONDS = 0.1
@@ -249,9 +248,7 @@ class Supervisor:
     def _own_parts(self) -> Iterator[Part]:
         python = [sys.executable, "-m"]
         address = ["--host", self._host, "--port", str(self._port)]
-        serve = ["granian", "--interface", "asginl", "--factory", "--no-ws", *address]
-        serve += ["--workers-kill-timeout", KILL_SECONDS, "api.asgi:create_app"]
-        yield self._command("api", [*python, *serve], API_STOP_SECONDS, self._url)
+        yield self._command("api", [*python, "api", *address], API_STOP_SECONDS, self._url)
         celery = [*python, "celery", "-A", "worker"]
         for name, queue in {"worker": "write", "upkeep": "upkeep"}.items():
             work = ["worker", "-Q", queue, "--pool", "solo", "-n", f"{queue}@%h"]

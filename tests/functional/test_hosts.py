@@ -202,7 +202,6 @@ def _running(site: Site) -> Iterator[Site]:
         migration = site.start("api", "migrate", "footfall", "migrate")
         assert migration.wait(60) == 0
         celery = ["celery", "-A", "worker"]
-        serve = ["granian", "--interface", "asginl", "--factory", "--no-ws", "--port", str(PORT)]
         work = [
             *celery,
             "worker",
@@ -216,7 +215,7 @@ def _running(site: Site) -> Iterator[Site]:
         ]
         schedule = ["-s", str(site.folder / "beat")]
         for host, name, words in (
-            ("api", "api", [*serve, "api.asgi:create_app"]),
+            ("api", "api", ["api", "--port", str(PORT)]),
             *((writer, writer, [*work, f"write@{writer}"]) for writer in WRITERS),
             ("api", "beat", [*celery, "beat", *schedule]),
         ):

@@ -14,19 +14,20 @@ from flask import Flask, Response
 from redis import Redis
 from sqlalchemy import Engine
 
-from api import asgi
+from api import asgi, connection, tracking
 from api.app import create_app
 from api.asgi import Application, Scope
-from api.hot_lane import PATH, HotLane
+from api.hot_lane import PATH, HotLane, Request
 from api.parts import KEY
 from footfall import stream
 from footfall.clock import utc_now
 from footfall.database import make_engine
-from footfall.event import EPOCH, ViewEvent
+from footfall.event import EPOCH, ViewEvent, decode
 from footfall.ids import uuid7
 from footfall.settings import Settings
 from tests.asgi import exchange
 from tests.integration.api import FIREFOX, bearer, queued
+from tests.wire import Answer, Headers, Wire, ask, converse, request
 
 ORIGIN = "https://site.example"
 BROWSER = {
@@ -61,12 +62,12 @@ def lane(app: Flask) -> Application:
 def flask(app: Flask) -> Application:
     """The same without the lane."""
     plain = Application(app)
-    plain._lane = None
+    plain.lane = None
     return plain
 
 
-def scope(headers: dict[bytes, bytes] | list[tuple[bytes, bytes]], **values: Any) -> Scope:
-    """A POST to the page view's endpoint as granian tells of it."""
+def scope(headers: dict[bytes, bytes], **values: Any) -> Scope:
+    """A POST to the page view's endpoint as ASGI has it."""
     plain = {
         "type": "http",
         "http_version": "1.1",
@@ -75,17 +76,25 @@ def scope(headers: dict[bytes, bytes] | list[tuple[bytes, bytes]], **values: Any
         "path": PATH,
         "raw_path": PATH.encode(),
         "query_string": b"",
-        "headers": list(headers.items()) if isinstance(headers, dict) else headers,
-        "client": ("127.0.0.1", "40000"),
-        "server": ("127.0.0.1", "8000"),
+        "headers": list(headers.items()),
+        "client": ("127.0.0.1", 40000),
+        "server": ("127.0.0.1", 8000),
     }
     return plain | values
 
 
-def answer(application: Application, asked: Scope, *pieces: bytes) -> tuple[int, list[Any], bytes]:
-    """Status, headers in order of their names, and body."""
-    start, *bodies = asyncio.run(exchange(application, asked, pieces))
-    return start["status"], sorted(start["headers"]), b"".join(one["body"] for one in bodies)
+def answer(
+    application: Application,
+    headers: dict[bytes, bytes] | Headers,
+    body: bytes,
+    method: str = "POST",
+    target: bytes = PATH.encode(),
+) -> Answer:
+    """The answer to a request, by default for a page view."""
+    listed = list(headers.items()) if isinstance(headers, dict) else headers
+    found = ask(application, *request(method, target, listed, body), method=method)
+    assert found is not None
+    return found
 
 
 def sized(body: bytes, **headers: bytes | None) -> dict[bytes, bytes]:
@@ -159,9 +168,9 @@ def test_a_request_is_answered_as_flask_answers_it_and_is_the_same_event(
     body = content if isinstance(content, bytes) else json.dumps(content).encode()
     body = body.replace(b"ID", str(uuid7(utc_now())).encode())
     took = note_what_the_lane_takes(monkeypatch)
-    asked = scope(sized(body, **headers))
+    asked = sized(body, **headers)
     assert answer(lane, asked, body) == answer(flask, asked, body)
-    assert took == [by_lane]
+    assert took == ([by_lane] if len(body) <= tracking.PAGE_VIEW_BYTES else [])
     events = [comparable(event) for event in queued(redis)]
     assert len(events) == (2 if by_lane else 0)
     assert events[:1] == events[1:]
@@ -177,7 +186,7 @@ def test_a_signed_in_viewers_request_is_the_same_too(
     took = note_what_the_lane_takes(monkeypatch)
     body = json.dumps({**VIEW, "id": str(uuid7(utc_now()))}).encode()
     token = bearer(settings, "user", "ann")["Authorization"].encode()
-    asked = scope(sized(body, authorization=token))
+    asked = sized(body, authorization=token)
     assert answer(lane, asked, body) == answer(flask, asked, body)
     one, other = queued(redis)
     assert one == other
@@ -192,7 +201,7 @@ def test_a_header_that_comes_twice_is_for_flask(
     took = note_what_the_lane_takes(monkeypatch)
     body = json.dumps({**VIEW, "id": str(uuid7(utc_now()))}).encode()
     twice = [*sized(body).items(), (name, b"192.0.2.1"), (name, b"192.0.2.2")]
-    assert answer(lane, scope(twice), body) == answer(flask, scope(twice), body)
+    assert answer(lane, twice, body) == answer(flask, twice, body)
     assert took == [False]
     assert queued(redis)[:1] == queued(redis)[1:]
 
@@ -202,30 +211,35 @@ def test_a_header_with_an_underscore_passes_for_no_other(flask: Application, red
     addresses = (b"192.0.2.1", b"192.0.2.2")
     for address in addresses:
         forged = [*sized(body).items(), (b"x_forwarded_for", address)]
-        assert answer(flask, scope(forged), body)[0] == 204
+        assert answer(flask, forged, body).status == 204
     one, other = queued(redis)
     assert one.visitor == other.visitor
 
 
 @pytest.mark.parametrize(
-    ("values", "status"),
+    ("method", "target", "status"),
     [
-        ({"method": "GET"}, 405),
-        ({"method": "OPTIONS"}, 200),
-        ({"method": "POST", "path": "/api/track/page-views", "raw_path": b"/api/track/page-views"}, 404),
-        ({"method": "POST", "query_string": b"q=\xff%ff&\xc3\xa9"}, 204),
-        ({"method": "POST", "path": "/api/track/p\ufffd", "raw_path": b"/api/track/p%ff"}, 404),
-        ({"path": "/api/health", "raw_path": b"/api/health", "method": "GET"}, 200),
-        ({"path": "/api/health", "raw_path": b"/api/health", "method": "HEAD"}, 200),
-        ({"path": "/footfall.js", "raw_path": b"/footfall.js", "method": "GET"}, 200),
+        ("GET", PATH, 405),
+        ("OPTIONS", PATH, 200),
+        ("POST", "/api/track/page-views", 404),
+        ("POST", f"{PATH}?q=%ff&%C3%A4", 204),
+        ("POST", "/api/track/page%2Dview", 204),
+        ("POST", "/api/track/p%ff", 404),
+        ("GET", "/api/health", 200),
+        ("HEAD", "/api/health", 200),
+        ("GET", "/footfall.js", 200),
     ],
 )
-def test_other_requests_pass_through(lane: Application, values: dict[str, Any], status: int) -> None:
-    body = b'{"path": "/a"}' if values["method"] == "POST" else b""
-    found, headers, sent = answer(lane, scope(sized(body), **values), body)
-    assert found == status
-    if status != 204 and values["method"] != "HEAD":
-        assert (b"content-length", str(len(sent)).encode()) in headers
+def test_other_requests_pass_through(
+    lane: Application, method: str, target: str, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    took = note_what_the_lane_takes(monkeypatch)
+    body = b'{"path": "/a"}' if method == "POST" else b""
+    found = answer(lane, sized(body), body, method, target.encode())
+    assert found.status == status
+    assert took == []
+    if status != 204 and method != "HEAD":
+        assert (b"content-length", str(len(found.body)).encode()) in found.headers
 
 
 def test_what_flask_streams_comes_in_pieces(app: Flask, lane: Application) -> None:
@@ -264,40 +278,120 @@ def test_who_reads_no_further_is_given_up(
     assert closed
 
 
-def test_a_body_that_does_not_come_holds_nobody_up(
-    lane: Application, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("target", [PATH.encode(), b"/api/track/batch"])
+@pytest.mark.parametrize("end", [30, -1])
+def test_a_request_that_does_not_end_is_given_up(
+    target: bytes, end: int, lane: Application, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(asgi, "BODY_SECONDS", 0.05)
-    monkeypatch.setattr(asgi, "LOOK_SECONDS", 0.01)
-    sent: list[dict[str, Any]] = []
-
-    async def receive() -> dict[str, Any]:
-        await asyncio.Event().wait()
-        raise AssertionError
-
-    async def send(message: dict[str, Any]) -> None:
-        sent.append(message)
-
-    asyncio.run(lane(scope(sized(b"123")), receive, send))
-    assert sent[0]["status"] == 408
-    assert json.loads(sent[1]["body"])["code"] == "too_slow"
+    hurry(monkeypatch)
+    whole = b"".join(request("POST", target, list(sized(b"123").items()), b"123"))
+    found = ask(lane, whole[:end])
+    assert found is not None
+    assert (found.status, json.loads(found.body)["code"]) == (408, "too_slow")
+    assert (b"connection", b"close") in found.headers
+    assert queued(redis) == []
 
 
-def test_a_client_that_goes_away_in_the_middle_is_no_view(lane: Application, redis: Redis) -> None:
-    incoming: list[dict[str, Any]] = [
-        {"type": "http.request", "body": b'{"path": "/a"}', "more_body": True},
-        {"type": "http.disconnect"},
-    ]
-    sent: list[dict[str, Any]] = []
+def test_who_says_nothing_is_hung_up_on(lane: Application, monkeypatch: pytest.MonkeyPatch) -> None:
+    hurry(monkeypatch)
+    assert ask(lane) is None
+    assert ask(lane, b"\r\n\r\n") is None
+    body = b'{"path": "/a"}'
 
-    async def receive() -> dict[str, Any]:
-        return incoming.pop(0)
+    async def talk() -> int:
+        wire = Wire()
+        wire.connect(lane).timeout_keep_alive = 0
+        for piece in request("POST", PATH.encode(), list(sized(body).items()), body):
+            wire.connection.data_received(piece)
+        (found,) = await wire.answers("POST")
+        while not wire.closed:
+            wire.changed.clear()
+            await asyncio.wait_for(wire.changed.wait(), 20)
+        return found.status
 
-    async def send(message: dict[str, Any]) -> None:
-        sent.append(message)
+    assert converse(lane, talk()) == 204
 
-    asyncio.run(lane(scope(sized(b"", content_length=b"20")), receive, send))
-    assert (sent, incoming, queued(redis)) == ([], [], [])
+
+def test_headers_without_end_are_refused(lane: Application) -> None:
+    found = ask(lane, b"POST / HTTP/1.1\r\n", *(b"x: %s\r\n" % (b"y" * 1000) for _ in range(100)))
+    assert found is not None
+    assert (found.status, json.loads(found.body)["code"]) == (431, "headers_too_long")
+    found = ask(lane, b"GET /", *(b"y" * 1000 for _ in range(100)))
+    assert found is not None
+    assert found.status == 431
+
+
+@pytest.mark.parametrize(
+    "sent", [b"\x00", b"GET /\xff HTTP/1.1\r\n\r\n", b"POST / HTTP/1.1\r\ncontent-length: x\r\n\r\n"]
+)
+def test_what_is_no_http_is_refused(sent: bytes, lane: Application) -> None:
+    found = ask(lane, sent)
+    assert found is not None
+    assert (found.status, json.loads(found.body)["code"]) == (400, "bad_request")
+    assert (b"x-content-type-options", b"nosniff") in found.headers
+
+
+def test_requests_that_do_not_wait_for_answers_are_answered_in_their_order(
+    lane: Application, redis: Redis
+) -> None:
+    """A page view, a question to Flask, a page view that Flask refuses, a page view, in one piece."""
+    views = [b'{"path": "/a"}', b'{"path": 1}', b'{"path": "/b"}']
+    first, wrong, last = (
+        b"".join(request("POST", PATH.encode(), list(sized(body).items()), body)) for body in views
+    )
+    health = b"".join(request("GET", b"/api/health", [(b"host", b"x")]))
+
+    async def talk() -> list[Answer]:
+        wire = Wire()
+        wire.connect(lane).data_received(first + health + wrong + last)
+        return await wire.answers("POST", "GET", "POST", "POST")
+
+    assert [one.status for one in converse(lane, talk())] == [204, 200, 400, 204]
+    assert sorted(event.external_id for event in queued(redis)) == ["/a", "/b"]
+
+
+@pytest.mark.parametrize("version", [b"1.0", b"1.1"])
+def test_who_wants_no_further_answer_is_hung_up_on(
+    version: bytes, lane: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Proxies ask so: with HTTP/1.0, or with `Connection: close`."""
+    took = note_what_the_lane_takes(monkeypatch)
+    for body, status in ((b'{"path": "/a"}', 204), (b'{"path": 1}', 400)):
+        whole = b"".join(request("POST", PATH.encode(), list(sized(body, connection=b"close").items()), body))
+
+        async def talk(sent: bytes = whole) -> tuple[list[Answer], bool]:
+            wire = Wire()
+            wire.connect(lane).data_received(sent)
+            return await wire.answers("POST"), wire.closed
+
+        (found,), closed = converse(lane, talk(whole.replace(b"HTTP/1.1", b"HTTP/" + version)))
+        assert (found.status, closed) == (status, True)
+        assert (b"connection", b"close") in found.headers
+    assert took == [True, False]
+
+
+def test_a_client_that_goes_away_is_no_harm(lane: Application, flask: Application, redis: Redis) -> None:
+    """In the middle of its request it is no view; before its answer it is one."""
+    body = b'{"path": "/a"}'
+    pieces = request("POST", PATH.encode(), list(sized(body).items()), body)
+
+    async def talk(application: Application, *sent: bytes) -> bytes:
+        wire, other = Wire(), Wire()
+        wire.connect(application)
+        for piece in sent:
+            wire.connection.data_received(piece)
+        wire.close()
+        other.connect(application)
+        for piece in pieces:
+            other.connection.data_received(piece)
+        await other.answers("POST")
+        return wire.sent
+
+    for application in (lane, flask):
+        assert converse(application, talk(application, pieces[0], body[:5])) == b""
+    assert len(queued(redis)) == 2
+    assert converse(lane, talk(lane, b"".join(pieces))) == b""
+    assert len(queued(redis)) == 4
 
 
 def test_no_more_of_a_body_is_read_than_the_endpoint_takes(lane: Application) -> None:
@@ -323,17 +417,18 @@ def test_when_no_store_takes_the_view_the_lane_says_what_flask_says(
     lane: Application, flask: Application, app: Flask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parts = app.extensions[KEY]
+    body = b'{"path": "/a"}'
     for application in (lane, flask):
-        asyncio.run(exchange(application, scope(sized(b'{"path": "/a"}')), [b'{"path": "/a"}']))
+        answer(application, sized(body), body)
     monkeypatch.setattr(parts.acceptance, "_redis_is_usable", lambda _: False)
+    monkeypatch.setattr(type(parts.acceptance), "may_append", False)
     gone = make_engine(replace(parts.settings, database_url=GONE))
     monkeypatch.setattr(parts.acceptance, "_engine", gone)
     took = note_what_the_lane_takes(monkeypatch)
-    asked = scope(sized(b'{"path": "/a"}'))
-    one, other = (answer(application, asked, b'{"path": "/a"}') for application in (lane, flask))
+    one, other = (answer(application, sized(body), body) for application in (lane, flask))
     assert one == other
-    assert one[0] == 503
-    assert (b"retry-after", b"5") in one[1]
+    assert one.status == 503
+    assert (b"retry-after", b"5") in one.headers
     assert took == [True]
 
 
@@ -343,43 +438,65 @@ def test_a_salt_that_has_to_be_asked_for_is_asked_for_aside(
     cold = Application(app)
     took = note_what_the_lane_takes(monkeypatch)
     for _ in range(2):
-        assert answer(cold, scope(sized(b'{"path": "/a"}')), b'{"path": "/a"}')[0] == 204
+        assert answer(cold, sized(b'{"path": "/a"}'), b'{"path": "/a"}').status == 204
     assert took == [False, True]
     assert len(queued(redis)) == 2
 
 
-def test_those_who_come_while_a_group_is_on_its_way_are_taken_when_it_is_back(
-    lane: Application, redis: Redis
+def test_those_who_come_at_once_and_while_a_group_is_on_its_way_are_groups(
+    lane: Application, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bodies = [json.dumps({"path": f"/{number}"}).encode() for number in range(20)]
+    monkeypatch.setattr(stream, "PRESSURE_INTERVAL_SECONDS", 60.0)
+    answer(lane, sized(b'{"path": "/first"}'), b'{"path": "/first"}')  # for which Redis is looked at
 
-    async def all_at_once() -> list[list[dict[str, Any]]]:
-        return await asyncio.gather(*(exchange(lane, scope(sized(body)), [body]) for body in bodies))
+    async def send(wire: Wire, path: str) -> None:
+        body = json.dumps({"path": path}).encode()
+        wire.connect(lane)
+        for piece in request("POST", PATH.encode(), list(sized(body).items()), body):
+            wire.connection.data_received(piece)
 
-    answers = asyncio.run(asyncio.wait_for(all_at_once(), 20))
-    assert {answer[0]["status"] for answer in answers} == {204}
-    assert {event.external_id for event in queued(redis)} == {f"/{number}" for number in range(20)}
-    assert redis.xlen(stream.STREAM_KEY) == 2, "the first, and all who came after it"
+    async def talk() -> set[int]:
+        wires = [Wire() for _ in range(30)]
+        for number in range(10):
+            await send(wires[number], f"/{number}")
+        await asyncio.sleep(0)  # one turn of the loop: the first ten are on their way
+        for number in range(10, 30):
+            await send(wires[number], f"/{number}")
+        return {(await wire.answers("POST"))[0].status for wire in wires}
+
+    assert converse(lane, talk()) == {204}
+    assert {event.external_id for event in queued(redis)} == {"/first"} | {
+        f"/{number}" for number in range(30)
+    }
+    entries = stream.entries_until(redis, stream.last_id(redis))
+    assert [len(decode(entry.payload)) for entry in entries] == [1, 10, 20]
 
 
 def test_it_can_be_switched_off(app: Flask, settings: Settings) -> None:
-    assert Application(app)._lane is not None
+    assert Application(app).lane is not None
     off = create_app(replace(settings, hot_lane=False))
-    assert Application(off)._lane is None
+    assert Application(off).lane is None
 
 
 def note_what_the_lane_takes(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Whether the lane took each request; what it did is not changed."""
+    """Whether the lane took each request that it was given; what it did is not changed."""
     took: list[Any] = []
     real = HotLane._event
 
-    def noted(self: HotLane, *asked: Any) -> ViewEvent | None:
-        event = real(self, *asked)
-        took.append(event is not None)
+    def noted(self: HotLane, asked: Request) -> Any:
+        took.append(False)
+        event = real(self, asked)
+        took[-1] = True
         return event
 
     monkeypatch.setattr(HotLane, "_event", noted)
     return took
+
+
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let connections be patient for hundredths of a second only."""
+    monkeypatch.setattr(connection, "REQUEST_SECONDS", 0.05)
+    monkeypatch.setattr(connection, "LOOK_SECONDS", 0.01)
 
 
 def comparable(event: ViewEvent) -> ViewEvent:

@@ -23,10 +23,10 @@ from footfall.intake import Viewer
 from footfall.limits import Limits
 from footfall.settings import Settings
 from footfall.visitors import day_key
-from tests.asgi import ServedClient
 from tests.integration.api import API_KEY_HASH, FIREFOX, SERVICE, bearer, queued
 from tests.integration.conftest import NOW
 from tests.integration.own_redis import OwnRedis
+from tests.wire import ServedClient
 
 pytestmark = pytest.mark.usefixtures("clock")
 

@@ -20,8 +20,8 @@ from footfall import writer
 from footfall.event import encode
 from footfall.ids import uuid7
 from footfall.settings import Settings
-from tests.asgi import ServedClient
 from tests.integration.api import ADDRESS, API_KEY_HASH, FIREFOX, SERVICE, MakeClient, bearer, queued
+from tests.wire import ServedClient
 
 PAGE_VIEW = "/api/track/page-view"
 BATCH = "/api/track/batch"

@@ -1,0 +1,258 @@
+"""One client's connection: uvicorn's, but for page views, which are answered here.
+
+What ASGI makes of a request (a task, a message each way for every part of it) costs several times what a
+view does. What uvicorn leaves to a proxy is here too: limits to the time and the length of a request.
+"""
+
+import asyncio
+import socket
+from typing import Any, cast
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from api.asgi import Answer, Application, Scope
+from api.hot_lane import PATH
+from api.tracking import PAGE_VIEW_BYTES
+
+URL = PATH.encode()
+# What uvicorn adds to a page view's scope when its headers are complete
+REST_OF_SCOPE = {"method": "POST", "path": PATH, "raw_path": URL, "query_string": b""}
+HEAD_BYTES = 64 * 1024  # of a request line with its headers
+REQUEST_SECONDS = 30.0  # for a whole request, from the moment when it could have begun
+LOOK_SECONDS = 5.0  # between two looks for one that takes longer
+UNREAD_SECONDS = 30  # for which a client may leave unread what is sent to it
+CLOSE = b"connection: close\r\n"
+
+
+def _refusal(status: int, text: bytes, code: bytes) -> Answer:
+    headers = [(b"content-type", b"application/json"), (b"x-content-type-options", b"nosniff")]
+    return Answer(status, headers, b'{"error":"%s","code":"%s"}' % (text, code))
+
+
+MALFORMED = _refusal(400, b"this is no request of HTTP/1.1", b"bad_request")
+TOO_SLOW = _refusal(408, b"the request took too long", b"too_slow")
+TOO_LONG = _refusal(431, b"the request's headers are too long", b"headers_too_long")
+
+
+class PageView:
+    """A page view on its way: to uvicorn a cycle of request and response like its own."""
+
+    __slots__ = ("_connection", "body", "disconnected", "head", "keep_alive", "response_complete", "scope")
+    message_event = asyncio.Event()  # uvicorn's; nobody waits for it here
+    more_body = False
+
+    def __init__(self, connection: "Connection", scope: Scope, keep_alive: bool) -> None:
+        self._connection = connection
+        self.scope = scope
+        self.keep_alive = keep_alive
+        self.body = b""
+        self.head = b""  # of the answer, when all goes well
+        self.disconnected = False
+        self.response_complete = False
+
+    def answer(self, error: Exception | None) -> None:
+        """Tell the client that it is taken, or why not."""
+        self.response_complete = True
+        if self.disconnected:
+            return
+        try:
+            self._connection.finish(self, error)
+        except Exception:
+            self._connection.transport.abort()  # rather than let the client wait for nothing
+            raise
+
+    def hand_over(self) -> None:
+        """Leave it to Flask."""
+        if not self.disconnected:
+            self._connection.hand_over(self)
+
+
+class Connection(HttpToolsProtocol):
+    """Serves the requests of one client, one after the other. Its application is an `Application`."""
+
+    cycle: Any  # that was begun last: uvicorn's or a `PageView`; None before the first
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._application = cast(Application, self.app)
+        self._lane = self._application.lane
+        self._view: PageView | None = None  # that is being read
+        self._is_in_head = False
+        self._head_bytes = 0  # of a head that did not come in one piece
+        self._began: float | None = None  # when a request that is not complete could have begun
+        self._idle_since: float | None = None  # since a page view was answered, and nothing after it
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Called by the event loop."""
+        super().connection_made(transport)
+        self._began = self.loop.time()
+        self._looking = self.loop.call_later(LOOK_SECONDS, self._look)
+        raw = transport.get_extra_info("socket")
+        if raw is not None and raw.family in (socket.AF_INET, socket.AF_INET6):
+            # also when all is written and the kernel holds it, which no timer of ours would see
+            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000 * UNREAD_SECONDS)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by the event loop."""
+        self._looking.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the event loop."""
+        if self._began is None:
+            self._began = self.loop.time()
+        if self._is_in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_BYTES:
+                self._refuse(TOO_LONG)
+                return
+        try:
+            super().data_received(data)
+        except UnicodeDecodeError:  # bytes beyond ASCII in the request line
+            self._refuse(MALFORMED)
+
+    def on_message_begin(self) -> None:
+        """Called by the parser."""
+        super().on_message_begin()
+        self._is_in_head = True
+        self._head_bytes = 0
+
+    def on_headers_complete(self) -> None:
+        """Called by the parser."""
+        self._is_in_head = False
+        if (
+            self._lane is not None
+            and self.url == URL
+            and self.parser.get_method() == b"POST"
+            and not self.expect_100_continue
+            and not self.parser.should_upgrade()
+            and (self.cycle is None or self.cycle.response_complete)  # else it has to wait in uvicorn's line
+        ):
+            self._view = PageView(self, cast(Scope, self.scope), self._keeps_alive())
+            self.cycle = self._view
+        else:
+            self._idle_since = None  # uvicorn has a timer
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Called by the parser."""
+        view = self._view
+        if view is None:
+            super().on_body(body)
+        elif len(view.body) + len(body) <= PAGE_VIEW_BYTES:
+            view.body = view.body + body if view.body else body
+        else:
+            self._view = None
+            self.hand_over(view, has_more=True)
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Called by the parser."""
+        self._began = None
+        view, lane = self._view, self._lane
+        if view is None or lane is None:
+            super().on_message_complete()
+            return
+        self._view = None
+        lane.take(view)
+
+    def finish(self, view: PageView, error: Exception | None) -> None:
+        """Send the answer to `view`, which has just been decided."""
+        if self.transport.is_closing():
+            return
+        if error is not None:
+            self._write(
+                self._application.failed(view.scope | REST_OF_SCOPE, view.body, error), view.keep_alive
+            )
+        elif view.keep_alive:
+            self.transport.write(self._opening() + view.head)
+        else:
+            self.transport.write(self._opening() + CLOSE + view.head)
+        self.server_state.total_requests += 1
+        if not view.keep_alive:
+            self.transport.close()
+        elif self.pipeline:
+            self.on_response_complete()
+        else:
+            self._idle_since = (
+                self.loop.time()
+            )  # instead of uvicorn's timer, which costs more than all of this
+
+    def hand_over(self, view: PageView, *, has_more: bool = False) -> None:
+        """Give to ASGI what was to be a page view; with `has_more` its body is still being read."""
+        self._idle_since = None
+        cycle = RequestResponseCycle(
+            scope=cast(Any, view.scope | REST_OF_SCOPE),
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=self.access_log,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=False,
+            keep_alive=view.keep_alive,
+            on_response=self.on_response_complete,
+        )
+        cycle.body += view.body
+        cycle.more_body = has_more
+        cycle.message_event.set()
+        if self.cycle is view:  # else the next request is waiting in uvicorn's line
+            self.cycle = cycle
+        self._start_asgi_task(cycle, self.app)
+
+    def send_400_response(self, msg: str) -> None:
+        """Called by uvicorn for what the parser does not take."""
+        self._refuse(MALFORMED)
+
+    def _keeps_alive(self) -> bool:
+        return (
+            self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
+        )  # as uvicorn has it
+
+    def _look(self) -> None:
+        now = self.loop.time()
+        is_late = self._began is not None and now - self._began > REQUEST_SECONDS
+        is_idle = self._idle_since is not None and now - self._idle_since > self.timeout_keep_alive
+        if is_late and (self._is_in_head or self._is_reading_body()):
+            self._refuse(TOO_SLOW)
+        elif (is_late or (is_idle and self._began is None)) and not self._is_answering():
+            self.transport.close()
+        self._looking = self.loop.call_later(LOOK_SECONDS, self._look)
+
+    def _is_answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _is_reading_body(self) -> bool:
+        return self._view is not None or (self.cycle is not None and self.cycle.more_body)
+
+    def _refuse(self, answer: Answer) -> None:
+        """Answer, and hear no more."""
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            cycle.disconnected = True  # to who waits for the body
+            cycle.message_event.set()
+        if cycle is None or cycle.response_complete or not getattr(cycle, "response_started", False):
+            self._write(answer, keep_alive=False)
+        self.transport.close()
+
+    def _write(self, answer: Answer, keep_alive: bool) -> None:
+        lines = [STATUS_LINE[answer.status], *map(_line, self.server_state.default_headers)]
+        lines += [_line(header) for header in answer.headers if header[0] != b"content-length"]
+        lines.append(_line((b"content-length", str(len(answer.body)).encode())))
+        if not keep_alive:
+            lines.append(CLOSE)
+        self.transport.write(b"".join([*lines, b"\r\n", answer.body]))
+
+    def _opening(self) -> bytes:
+        """What all answers to page views begin with."""
+        headers, opening = self._application.opening
+        if headers is not self.server_state.default_headers:  # they are made anew every second
+            headers = self.server_state.default_headers
+            opening = b"".join([STATUS_LINE[204], *map(_line, headers)])
+            self._application.opening = headers, opening
+        return opening
+
+
+def _line(header: tuple[bytes, bytes]) -> bytes:
+    return b"%s: %s\r\n" % header
