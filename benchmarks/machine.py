@@ -13,6 +13,8 @@ from typing import Any
 PROC = Path("/proc")
 TICKS = os.sysconf("SC_CLK_TCK")
 PACKAGES = (
+    "uvicorn",
+    "httptools",
     "granian",
     "flask",
     "celery",

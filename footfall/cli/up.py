@@ -162,9 +162,6 @@ class Supervisor:
     def stop(self) -> None:
         """Stop the API first and the stores last; nothing is left. May be called at any moment."""
         _say("stopping")
-        if not self._ready and "api" in self._running:
-            # nobody uses it yet, and while it starts granian's worker is deaf to signals
-            kill_session(self._running["api"].process)
         self._stop("api")
         together = [
             self._running[name].process for name in ("beat", "worker", "upkeep") if name in self._running

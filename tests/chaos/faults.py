@@ -92,7 +92,6 @@ def of_parts(instance: Instance, chance: random.Random) -> list[Fault]:
 
     def kill(name: str) -> None:
         pids = _pids(instance, name)
-        # granian's process that serves, or the one above it
         below = sorted(pid for pid, _ in descendants(pids[0])) if pids else []
         _signal_all([chance.choice([*pids, *below])] if pids else [], signal.SIGKILL)
 

@@ -131,7 +131,7 @@ def test_sigterm_leaves_nothing_running_and_the_next_start_finds_the_data(instan
     track(instance, "/kept")
     wait_until(lambda: views(instance, "/kept") == 1, "the view's row")
     parts = descendants(supervisor(instance))
-    assert len(parts) > len(PARTS)  # PostgreSQL and granian have processes of their own
+    assert len(parts) > len(PARTS)  # PostgreSQL has processes of its own
     code, output = instance.stop(signal.SIGTERM)
     assert code == 0, output
     assert not alive(parts)

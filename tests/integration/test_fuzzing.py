@@ -63,7 +63,7 @@ def words(*known: bytes) -> st.SearchStrategy[bytes]:
     changed = st.tuples(st.sampled_from(known), st.integers(0, 60), anything, st.integers(0, 60)).map(
         lambda parts: parts[0][: parts[1]] + parts[2] + parts[0][parts[1] + parts[3] :]
     )
-    # RFC 9110, 5.5: what granian refuses by itself
+    # RFC 9110, 5.5: what uvicorn's parser refuses by itself
     return (st.sampled_from(known) | anything | changed).map(
         lambda value: re.sub(rb"[\x00-\x08\x0a-\x1f\x7f]", b"", value)
     )
@@ -216,7 +216,7 @@ def asked(
     body: bytes,
     client: Any = ("127.0.0.1", "1"),
 ) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
-    """Status, headers and body of a request as granian tells of it."""
+    """Status, headers and body of a request as ASGI tells of it."""
     scope: Scope = {
         "type": "http",
         "http_version": "1.1",
