@@ -21,6 +21,7 @@ HEAD_BYTES = 64 * 1024  # of a request line with its headers
 REQUEST_SECONDS = 30.0  # for a whole request, from the moment when it could have begun
 LOOK_SECONDS = 5.0  # between two looks for one that takes longer
 UNREAD_SECONDS = 30  # for which a client may leave unread what is sent to it
+LAST_CALL_SECONDS = 0.5  # for requests to a process that ends
 CLOSE = b"connection: close\r\n"
 
 
@@ -39,7 +40,7 @@ class PageView:
 
     __slots__ = ("_connection", "body", "disconnected", "head", "keep_alive", "response_complete", "scope")
     message_event = asyncio.Event()  # uvicorn's; nobody waits for it here
-    more_body = False
+    more_body = response_started = False
 
     def __init__(self, connection: "Connection", scope: Scope, keep_alive: bool) -> None:
         self._connection = connection
@@ -79,6 +80,7 @@ class Connection(HttpToolsProtocol):
         self._view: PageView | None = None  # that is being read
         self._is_in_head = False
         self._head_bytes = 0  # of a head that did not come in one piece
+        self._is_ending = False  # after the answer to what comes within a moment
         self._began: float | None = None  # when a request that is not complete could have begun
         self._idle_since: float | None = None  # since a page view was answered, and nothing after it
 
@@ -133,6 +135,8 @@ class Connection(HttpToolsProtocol):
         else:
             self._idle_since = None  # uvicorn has a timer
             super().on_headers_complete()
+            if self._is_ending:
+                self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         """Called by the parser."""
@@ -155,6 +159,14 @@ class Connection(HttpToolsProtocol):
             return
         self._view = None
         lane.take(view)
+
+    def shutdown(self) -> None:
+        """Called by uvicorn when the process is told to end."""
+        self._is_ending = True
+        if self._is_answering():
+            self.cycle.keep_alive = False
+        else:  # a request may be on its way to us, and whoever sent it would not know what became of it
+            self.loop.call_later(LAST_CALL_SECONDS, self._end)
 
     def finish(self, view: PageView, error: Exception | None) -> None:
         """Send the answer to `view`, which has just been decided."""
@@ -206,9 +218,16 @@ class Connection(HttpToolsProtocol):
         self._refuse(MALFORMED)
 
     def _keeps_alive(self) -> bool:
+        # 1.0: as uvicorn has it
         return (
-            self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
-        )  # as uvicorn has it
+            self.parser.get_http_version() != "1.0"
+            and self.parser.should_keep_alive()
+            and not self._is_ending
+        )
+
+    def _end(self) -> None:
+        if not self._is_answering():
+            self.transport.close()
 
     def _look(self) -> None:
         now = self.loop.time()
@@ -224,15 +243,14 @@ class Connection(HttpToolsProtocol):
         return self.cycle is not None and not self.cycle.response_complete
 
     def _is_reading_body(self) -> bool:
-        return self._view is not None or (self.cycle is not None and self.cycle.more_body)
+        cycle = self.cycle
+        return self._view is not None or (
+            cycle is not None and cycle.more_body and not cycle.response_started
+        )
 
     def _refuse(self, answer: Answer) -> None:
-        """Answer, and hear no more."""
-        cycle = self.cycle
-        if cycle is not None and not cycle.response_complete:
-            cycle.disconnected = True  # to who waits for the body
-            cycle.message_event.set()
-        if cycle is None or cycle.response_complete or not getattr(cycle, "response_started", False):
+        """Answer, unless another answer comes first, and hear no more."""
+        if not self._is_answering() or self._is_reading_body():
             self._write(answer, keep_alive=False)
         self.transport.close()
 

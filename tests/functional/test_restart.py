@@ -122,10 +122,11 @@ def answers_now(instance: Instance) -> bool:
 
 
 def connections(instance: Instance) -> int:
-    """How many connections the API has accepted or is about to, on its port."""
+    """How many connections the API has accepted; one that it has not has no inode yet (proc_net_tcp(5))."""
     port = f":{int(instance.url.rpartition(':')[2]):04X}"
     lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
-    return sum(1 for line in lines if line.split()[1].endswith(port) and line.split()[3] == "01")
+    fields = [line.split() for line in lines]
+    return sum(1 for one in fields if one[1].endswith(port) and one[3] == "01" and one[9] != "0")
 
 
 @contextmanager

@@ -350,14 +350,16 @@ def test_requests_that_do_not_wait_for_answers_are_answered_in_their_order(
     assert sorted(event.external_id for event in queued(redis)) == ["/a", "/b"]
 
 
-@pytest.mark.parametrize("version", [b"1.0", b"1.1"])
+@pytest.mark.parametrize(
+    ("version", "header"), [(b"1.0", b"close"), (b"1.0", b"keep-alive"), (b"1.1", b"close")]
+)
 def test_who_wants_no_further_answer_is_hung_up_on(
-    version: bytes, lane: Application, monkeypatch: pytest.MonkeyPatch
+    version: bytes, header: bytes, lane: Application, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Proxies ask so: with HTTP/1.0, or with `Connection: close`."""
+    """Proxies ask so: with HTTP/1.0, whatever they say with it, or with `Connection: close`."""
     took = note_what_the_lane_takes(monkeypatch)
     for body, status in ((b'{"path": "/a"}', 204), (b'{"path": 1}', 400)):
-        whole = b"".join(request("POST", PATH.encode(), list(sized(body, connection=b"close").items()), body))
+        whole = b"".join(request("POST", PATH.encode(), list(sized(body, connection=header).items()), body))
 
         async def talk(sent: bytes = whole) -> tuple[list[Answer], bool]:
             wire = Wire()
@@ -368,6 +370,30 @@ def test_who_wants_no_further_answer_is_hung_up_on(
         assert (found.status, closed) == (status, True)
         assert (b"connection", b"close") in found.headers
     assert took == [True, False]
+
+
+@pytest.mark.parametrize("target", [PATH, "/api/health"])
+def test_what_comes_just_before_the_process_ends_is_answered(
+    target: str, lane: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "LAST_CALL_SECONDS", 0.05)
+    body = b'{"path": "/a"}'
+    whole = b"".join(request("POST", target.encode(), list(sized(body).items()), body))
+
+    async def talk(sent: bytes) -> tuple[list[Answer], bool]:
+        wire = Wire()
+        wire.connect(lane).shutdown()
+        if sent:
+            wire.connection.data_received(sent)
+        while not wire.closed:
+            wire.changed.clear()
+            await asyncio.wait_for(wire.changed.wait(), 20)
+        return await wire.answers("POST"), wire.closed
+
+    (found,), _ = converse(lane, talk(whole))
+    assert found.status == (204 if target == PATH else 405)
+    assert (b"connection", b"close") in found.headers
+    assert converse(lane, talk(b"")) == ([], True)
 
 
 def test_a_client_that_goes_away_is_no_harm(lane: Application, flask: Application, redis: Redis) -> None:
