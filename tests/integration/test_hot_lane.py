@@ -5,6 +5,7 @@ And what is served as a whole: slow bodies, clients that go away, answers that a
 
 import asyncio
 import json
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -348,6 +349,33 @@ def test_requests_that_do_not_wait_for_answers_are_answered_in_their_order(
 
     assert [one.status for one in converse(lane, talk())] == [204, 200, 400, 204]
     assert sorted(event.external_id for event in queued(redis)) == ["/a", "/b"]
+
+
+def test_who_asks_again_while_flask_answers_waits_in_line(
+    app: Flask, lane: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page view that Flask refuses, a slow question, and a page view while that is answered."""
+    took = note_what_the_lane_takes(monkeypatch)
+    goes_on = threading.Event()
+    app.add_url_rule("/slow", "slow", lambda: str(goes_on.wait(20)))
+    wrong, right = (
+        b"".join(request("POST", PATH.encode(), list(sized(body).items()), body))
+        for body in (b'{"path": 1}', b'{"path": "/a"}')
+    )
+    slow = b"".join(request("GET", b"/slow", [(b"host", b"x")]))
+
+    async def talk() -> list[int]:
+        wire = Wire()
+        wire.connect(lane).data_received(wrong + slow)
+        await wire.answers("POST")
+        wire.connection.data_received(right)
+        for _ in range(5):
+            await asyncio.sleep(0)  # turns of the loop in which the lane would have taken it
+        assert took == [False]
+        goes_on.set()
+        return [one.status for one in await wire.answers("POST", "GET", "POST")]
+
+    assert converse(lane, talk()) == [400, 200, 204]
 
 
 @pytest.mark.parametrize(
