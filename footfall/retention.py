@@ -7,7 +7,7 @@ from redis import Redis
 from sqlalchemy import Connection, Engine, delete, select, text
 from sqlalchemy.exc import OperationalError
 
-from footfall import days, ledger, salts, schema_check, stream
+from footfall import days, known_referrers, ledger, salts, schema_check, stream
 from footfall.clock import site_day
 from footfall.schema import DailyStats, EventDay, RollupDay, ViewSlot
 from footfall.settings import Settings
@@ -57,6 +57,7 @@ def drop_expired(engine: Engine, redis: Redis, settings: Settings, now: datetime
     first_kept = today - timedelta(days=settings.daily_retention_days)
     with engine.begin() as connection:
         _drop_daily_rows(connection, first_kept)
+        known_referrers.forget(connection, first_kept)
     stream.drop_tallies_before(redis, first_kept)
     stream.forget_idle_consumers(redis)
     return sealed

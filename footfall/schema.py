@@ -278,6 +278,16 @@ class DailyStats(Base):
     views_by_hour_authenticated: Mapped[dict[str, Any]]
 
 
+class ReferrerDomain(Base):
+    """A domain that is counted by name when it refers; all others are one: see `known_referrers`."""
+
+    __tablename__ = "referrer_domains"
+
+    domain: Mapped[str] = mapped_column(primary_key=True)
+    first_seen_on: Mapped[date]  # by the site's clock, whatever the day of the view
+    last_seen_on: Mapped[date]
+
+
 class Adoption(Base):
     """How much of a number of another site's table is counted here already, so that only more is added."""
 

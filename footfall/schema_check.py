@@ -37,6 +37,7 @@ REQUIRED_UNIQUE = {
     "view_slots": ("name",),
     "shown_behind": ("entity_id", "view_type"),
     "tallies": ("day", "name"),
+    "referrer_domains": ("domain",),
     "adoptions": ("source", "entity_id", "part", "value"),
 }
 LOOK_SECONDS = 10.0  # between two looks of a connection that writes

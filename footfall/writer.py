@@ -19,7 +19,7 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError
 
-from footfall import counts, days, entities, schema_check, stream
+from footfall import counts, days, entities, known_referrers, schema_check, stream
 from footfall.clock import site_day, utc_now
 from footfall.event import (
     COPIED_COLUMNS,
@@ -350,6 +350,7 @@ def _insert(
     connection.execute(text("TRUNCATE incoming"))
     with_slots = any(one.row.slot for one in living)
     _copy(connection, living, keys, with_slots)
+    known_referrers.fold(connection, site_day(now, settings.time_zone))
     inserted = {row.day: row.events for row in connection.execute(INSERT_EVENTS, {"now": now})}
     if with_slots:
         connection.execute(INSERT_SLOTS)

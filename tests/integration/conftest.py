@@ -178,7 +178,8 @@ def empty(engine: Engine) -> None:
         connection.execute(
             text(
                 "TRUNCATE event_days, rollup_days, daily_stats, dead_letters, salts, view_counters,"
-                " view_slots, shown_behind, tallies, gaps, seen_visitors, audits, adoptions RESTART IDENTITY"
+                " view_slots, shown_behind, tallies, gaps, seen_visitors, audits, adoptions,"
+                " referrer_domains RESTART IDENTITY"
             )
         )
         connection.execute(text("UPDATE site SET last_alive_at = NULL"))

@@ -88,6 +88,32 @@ def test_daily_rows_of_before_get_their_entitys_type(empty_url: str) -> None:
     engine.dispose()
 
 
+def test_referrers_of_before_are_known(empty_url: str) -> None:
+    """Those of the site's daily rows, whose names were never told from made-up ones."""
+    config = alembic_config(empty_url)
+    command.upgrade(config, "20261121_entity_index")
+    engine = create_engine(empty_url)
+    with engine.begin() as connection:
+        named = FIGURE_COLUMNS.replace("views_by_referrer,", "")
+        values = ", 7" * len(COUNTS) + ", '{}'" * (len(BREAKDOWNS) - 1)
+        for day, referrers in (("03-08", '{"a": 2, "b": 1}'), ("03-09", '{"b": 3, "(other)": 9}')):
+            connection.execute(
+                text(
+                    f"INSERT INTO daily_stats (entity_id, entity_type, day, views_by_referrer, {named})"
+                    f" SELECT id, 'site', '2026-{day}', :referrers {values} FROM entities"
+                ),
+                {"referrers": referrers},
+            )
+    command.upgrade(config, "head")
+    with engine.connect() as connection:
+        found = connection.execute(text("SELECT * FROM referrer_domains ORDER BY domain")).all()
+    assert [tuple(map(str, row)) for row in found] == [
+        ("a", "2026-03-08", "2026-03-08"),
+        ("b", "2026-03-08", "2026-03-09"),
+    ]
+    engine.dispose()
+
+
 def test_the_check_ignores_partitions_and_sees_a_missing_column(empty_url: str) -> None:
     config = alembic_config(empty_url)
     command.upgrade(config, "head")
