@@ -12,7 +12,7 @@ from footfall import stream
 from footfall.acceptance import Acceptance
 from footfall.answers import Answers
 from footfall.countries import CountrySource
-from footfall.database import make_engine
+from footfall.database import make_serving_engine
 from footfall.entities import Facts
 from footfall.group_commit import GroupCommit
 from footfall.intake import Edge
@@ -47,7 +47,7 @@ class Parts:
     @classmethod
     def make(cls, settings: Settings) -> "Parts":
         """Everything for `settings`; nothing connects yet."""
-        engine = make_engine(settings)
+        engine = make_serving_engine(settings)
         countries = CountrySource(settings.country_header, settings.country_file)
         salts = SaltCache(engine, settings.time_zone, settings.pepper)
         facts = Facts(engine)

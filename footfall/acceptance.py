@@ -5,11 +5,9 @@ the other way under its own id, and the writer finds the second copy.
 """
 
 import logging
-import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from threading import Lock, Thread
+from threading import Thread
 
 from redis import Redis
 from redis.exceptions import RedisError
@@ -17,6 +15,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from footfall import counts, entities, fallback, keys, stream
+from footfall.breaker import Breaker
 from footfall.content_types import PAGE
 from footfall.database import read_snapshot
 from footfall.entities import Name
@@ -27,79 +26,8 @@ from footfall.stream import Counts, Taken
 
 log = logging.getLogger(__name__)
 
-AWAY_SECONDS = 2.0  # between attempts on a Redis that is away; nobody waits for it meanwhile
 # For so long after Redis went away, counts are refused: the database's may be lower than what was shown
 COUNTS_REFUSED_SECONDS = 10.0
-
-
-class Breaker:
-    """Whether Redis is used. Open: it is away, and nobody waits for it but one who looks now and then."""
-
-    def __init__(self, enabled: bool) -> None:
-        self._enabled = enabled
-        self._lock = Lock()
-        self._away_since: float | None = None
-        self._look_at = 0.0
-        self._is_looking = False
-        self._is_returning = False
-        if not enabled:
-            log.warning("views go straight to the database: VIEW_TRACKING_REDIS_ENABLED is false")
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether requests may use Redis."""
-        return self._enabled and self._away_since is None
-
-    @property
-    def may_be_used(self) -> bool:
-        """Whether somebody may use Redis now or is about to: what goes past it has to be told to it."""
-        return self._enabled and (self._away_since is None or self._is_returning)
-
-    @property
-    def away_seconds(self) -> float:
-        """For how long Redis has been away; without end when it is not to be used."""
-        if not self._enabled:
-            return float("inf")
-        return 0.0 if self._away_since is None else time.monotonic() - self._away_since
-
-    def open(self, error: RedisError) -> None:
-        """Redis has failed. Warns once for each time that it goes away."""
-        with self._lock:
-            now = time.monotonic()
-            self._look_at = now + AWAY_SECONDS
-            if self._away_since is None:
-                self._away_since = now
-                log.warning("Redis is away, views go to the database", extra={"error": type(error).__name__})
-
-    def close(self) -> None:
-        """Redis is back."""
-        with self._lock:
-            self._away_since = None
-        log.warning("Redis is back")
-
-    @property
-    def is_time_to_look(self) -> bool:
-        """Whether nobody has looked for a while and nobody does."""
-        return self._enabled and not self._is_looking and time.monotonic() >= self._look_at
-
-    @contextmanager
-    def looking(self) -> Iterator[bool]:
-        """Whether this caller is the one to look until the block ends; the others go on as before."""
-        with self._lock:
-            is_due = self._enabled and time.monotonic() >= self._look_at
-            is_the_one = is_due and not self._is_looking
-            self._is_looking = self._is_looking or is_the_one
-        try:
-            yield is_the_one
-        finally:
-            if is_the_one:
-                with self._lock:
-                    self._is_looking = self._is_returning = False
-                    self._look_at = time.monotonic() + AWAY_SECONDS
-
-    def begin_return(self) -> None:
-        """Redis answers the one who looks. From here on, nothing goes past it untold."""
-        self._is_returning = True
 
 
 class Acceptance:
@@ -110,7 +38,9 @@ class Acceptance:
         self._redis = redis
         self._settings = settings
         self._pressure = stream.Pressure(settings.queue_limit_entries)
-        self._breaker = Breaker(settings.redis_enabled)
+        self._breaker = Breaker("Redis", "views go to the database", enabled=settings.redis_enabled)
+        if not settings.redis_enabled:
+            log.warning("views go straight to the database: VIEW_TRACKING_REDIS_ENABLED is false")
         self._has_looked = False
         self._is_level = False  # Redis knows what was taken without it, also before this process began
         self.fallback_views = 0  # how many went past Redis

@@ -11,6 +11,7 @@ from alembic.util.exc import CommandError
 from sqlalchemy import Connection, Engine, create_engine, select
 from sqlalchemy.dialects.postgresql import insert
 
+from footfall import patience
 from footfall.errors import SchemaError, SettingsError
 from footfall.schema import Site
 from footfall.settings import Settings
@@ -23,6 +24,9 @@ STATEMENT_TIMEOUT_MS = 25_000
 # A process that stops in the middle of a transaction (a lost host, a paused container) holds up the other
 # writers of the day for no longer than this.
 IDLE_TIMEOUT_MS = 10_000
+CONNECT_SECONDS = 5  # until a server that takes a connection and says nothing is given up
+# Beyond the statement timeout, within which a server that lives has given up by itself
+SPARE_SECONDS = 5.0
 # A host that is lost says no goodbye. Without these, whoever waits for it does so for a quarter of an hour
 # (what was sent is not acknowledged) or for two hours (nothing was sent), on either side; with them, for less
 # than half a minute. On a unix socket they mean nothing.
@@ -48,13 +52,22 @@ def make_engine(settings: Settings, *, statement_timeout_ms: int = STATEMENT_TIM
         max_overflow=5,
         pool_timeout=5,
         connect_args={
-            "connect_timeout": 5,
+            "connect_timeout": CONNECT_SECONDS,
             "application_name": "footfall",
             **LOST_HOST,
             "options": f"-c statement_timeout={statement_timeout_ms} -c timezone=UTC"
             f" -c idle_in_transaction_session_timeout={IDLE_TIMEOUT_MS} {LOST_HOST_OF_SERVER}",
         },
     )
+
+
+def make_serving_engine(settings: Settings) -> Engine:
+    """The same for those who answer requests: they do not wait without end for a PostgreSQL that does not
+    answer, and are refused at once when it is known not to.
+    """
+    engine = make_engine(settings)
+    patience.limit(engine, STATEMENT_TIMEOUT_MS / 1_000 + SPARE_SECONDS)
+    return engine
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from tests.chaos.traffic import Reading, Seen
 
 COUNTS_REFUSED_SECONDS = 10.0  # after which the database's counts are read
 LOG_SECONDS = 1.0  # what the log's times leave out
-LINE = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ) WARNING footfall.acceptance: Redis is (away|back)")
+LINE = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ) WARNING footfall.breaker: Redis is (away|back)")
 MOST_EXAMPLES = 10
 
 Span = tuple[float, float]  # of the wall clock

@@ -79,7 +79,7 @@ def test_a_count_of_the_database_may_be_lower() -> None:
 def test_counts_are_the_databases_from_ten_seconds_after_redis_went_away_until_it_or_a_new_api_is_back() -> (
     None
 ):
-    away = "1970-01-01T00:00:{:02} WARNING footfall.acceptance: Redis is {}"
+    away = "1970-01-01T00:00:{:02} WARNING footfall.breaker: Redis is {}"
     log = "\n".join(
         away.format(second, what).replace(" WARNING", "Z WARNING")
         for second, what in [(1, "away"), (5, "back"), (10, "away"), (30, "back"), (31, "away")]

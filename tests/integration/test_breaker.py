@@ -18,7 +18,7 @@ from redis.exceptions import BusyLoadingError, RedisError
 from redis.retry import Retry
 from sqlalchemy import Engine, text
 
-from footfall import acceptance, counts, entities, stream, writer
+from footfall import acceptance, breaker, counts, entities, stream, writer
 from footfall.acceptance import Acceptance
 from footfall.cli import embedded
 from footfall.clock import utc_now
@@ -65,7 +65,7 @@ def door(
     engine: Engine, redis: Redis, settings: Settings, own: OwnRedis, monkeypatch: pytest.MonkeyPatch
 ) -> Acceptance:
     """One process' acceptance, which has already taken a view through Redis."""
-    monkeypatch.setattr(acceptance, "AWAY_SECONDS", AWAY_SECONDS)
+    monkeypatch.setattr(breaker, "AWAY_SECONDS", AWAY_SECONDS)
     door = Acceptance(engine, redis, replace(settings, redis_url=own.server.url))
     take(door, story_view(settings, viewer=0))
     assert door.fallback_views == 0
@@ -90,7 +90,7 @@ def test_it_warns_once_for_each_time_that_redis_is_away_and_goes_back_by_itself(
 def test_at_a_redis_that_does_not_answer_one_waits_and_nobody_else(
     engine: Engine, own: OwnRedis, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(acceptance, "AWAY_SECONDS", AWAY_SECONDS)
+    monkeypatch.setattr(breaker, "AWAY_SECONDS", AWAY_SECONDS)
     socket = str(own.server.socket)
     client = Noting(unix_socket_path=socket, socket_timeout=TIMEOUT_SECONDS, retry=Retry(NoBackoff(), 0))
     door = Acceptance(engine, client, settings)

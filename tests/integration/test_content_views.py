@@ -19,7 +19,7 @@ from sqlalchemy import Engine, event, text
 from sqlalchemy.exc import IntegrityError
 
 from api.parts import KEY
-from footfall import acceptance, counts, keys, retention, rollup, stream
+from footfall import acceptance, breaker, counts, keys, retention, rollup, stream
 from footfall.cli import embedded
 from footfall.clock import site_day
 from footfall.errors import SettingsError
@@ -400,7 +400,7 @@ def test_while_redis_is_away_views_go_to_the_database_and_come_back_by_themselve
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(acceptance, "AWAY_SECONDS", 0.2)
+    monkeypatch.setattr(breaker, "AWAY_SECONDS", 0.2)
     monkeypatch.setattr(acceptance, "COUNTS_REFUSED_SECONDS", 0.5)
     ids = {name: str(uuid7(datetime.now(UTC))) for name in ("before", "between", "after")}
     with site_of(own_redis, settings, engine) as site:
@@ -446,7 +446,7 @@ def is_taken_by_redis(site: Site) -> bool:
 def test_a_redis_that_is_killed_while_views_come_in_loses_and_doubles_nothing(
     settings: Settings, engine: Engine, own_redis: OwnRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(acceptance, "AWAY_SECONDS", 0.05)
+    monkeypatch.setattr(breaker, "AWAY_SECONDS", 0.05)
     monkeypatch.setattr(acceptance, "COUNTS_REFUSED_SECONDS", 0.0)
     half = Event()
     with site_of(own_redis, settings, engine) as site:

@@ -14,7 +14,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from sqlalchemy import Engine, text
 
-from footfall import acceptance, group_commit, stream, writer
+from footfall import breaker, group_commit, stream, writer
 from footfall.acceptance import Acceptance
 from footfall.clock import utc_now
 from footfall.errors import Limited, Unavailable
@@ -202,7 +202,7 @@ def test_with_redis_harmed_under_load_every_view_answered_is_written_once(
 ) -> None:
     """A Redis that is paused answers late: what it says then must not pass for the next group's answer."""
     caplog.set_level(logging.CRITICAL)
-    monkeypatch.setattr(acceptance, "AWAY_SECONDS", 0.1)
+    monkeypatch.setattr(breaker, "AWAY_SECONDS", 0.1)
     door = Acceptance(engine, impatient, replace(settings, redis_url=own.server.url))
     group = GroupCommit(door.take)
     stop = threading.Event()
