@@ -12,7 +12,7 @@ import socket
 import time
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from math import ceil
 from threading import Lock, Thread
 from typing import Any
@@ -99,9 +99,12 @@ class Cursor(extensions.cursor):
             super().copy_expert(sql, file, size)
 
     def fetchmany(self, size: int | None = None) -> list[tuple[Any, ...]]:
-        """As psycopg2's; a cursor that has a name asks the server for more."""
+        """As psycopg2's; only a cursor that has a name asks the server for more."""
+        most = self.arraysize if size is None else size
+        if self.name is None:
+            return super().fetchmany(most)
         with self.connection.patience():
-            return super().fetchmany(self.arraysize if size is None else size)
+            return super().fetchmany(most)
 
 
 class Connection(extensions.connection):
@@ -116,11 +119,9 @@ class Connection(extensions.connection):
         self._socket = os.dup(self.fileno())
         self._let_go = weakref.finalize(self, os.close, self._socket)
 
-    @contextmanager
-    def patience(self, seconds: float | None = None) -> Iterator[None]:
+    def patience(self, seconds: float | None = None) -> AbstractContextManager[None]:
         """The block is on its way to the server and back."""
-        with WATCH.ending(self._socket, seconds or self.statement_seconds):
-            yield
+        return WATCH.ending(self._socket, seconds or self.statement_seconds)
 
     def commit(self) -> None:
         """As psycopg2's."""
