@@ -42,6 +42,7 @@ DAILY_ROWS = text(
 ).bindparams(bindparam("days", type_=ARRAY(Date)))
 
 DAYS = bindparam("days", type_=ARRAY(Date))
+# A constant, as everything here that SQL is put together from.
 # The site's views since a moment; `days` are all that lie in between, so that few partitions are read
 RECENT = """
     FROM view_events AS e JOIN entities AS page ON page.id = e.entity_id AND page.entity_type = 'page'

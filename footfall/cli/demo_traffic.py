@@ -300,7 +300,7 @@ def pages() -> tuple[list[str], list[float]]:
 
 @cache
 def _people(seed: int) -> tuple[list[_Person], list[float]]:
-    chance = random.Random(seed)  # noqa: S311
+    chance = random.Random(seed)  # noqa: S311 - invented traffic is no secret
     people = [
         _make_person(chance, chance.getrandbits(40), signed_in=chance.random() < SIGNED_IN_SHARE)
         for _ in range(PEOPLE)

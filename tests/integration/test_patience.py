@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import pytest
@@ -38,10 +39,15 @@ AWAY, BACK = "PostgreSQL is away, who needs it is refused", "PostgreSQL is back"
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything is given up sooner."""
     monkeypatch.setattr(database, "CONNECT_SECONDS", CONNECT_SECONDS)
-    monkeypatch.setattr(database, "SPARE_SECONDS", STATEMENT_SECONDS - database.STATEMENT_TIMEOUT_MS / 1000)
     monkeypatch.setattr(patience, "PING_SECONDS", PING_SECONDS)
     monkeypatch.setattr(patience, "TICK_SECONDS", 0.1)
     monkeypatch.setattr(breaker, "AWAY_SECONDS", AWAY_SECONDS)
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Statements are given up sooner, too."""
+    monkeypatch.setattr(database, "SPARE_SECONDS", STATEMENT_SECONDS - database.STATEMENT_TIMEOUT_MS / 1000)
 
 
 @pytest.fixture
@@ -49,7 +55,10 @@ def proxy(settings: Settings) -> Iterator[Proxy]:
     """In front of the tests' PostgreSQL."""
     query = make_url(settings.database_url).query
     made = Proxy(Path(str(query["host"]), f".s.PGSQL.{query['port']}"))
+    end = Timer(60, made.set_mode, ["open"])  # or who waits without end does so in the tests, too
+    end.start()
     yield made
+    end.cancel()
     made.set_mode("open")
     made.close()
 
@@ -138,9 +147,11 @@ def test_one_that_refuses_instead_of_hanging_is_asked_by_everybody_again(
 
 
 @pytest.mark.parametrize("what", ["statement", "many", "copy", "commit", "rollback", "cursor"])
+@pytest.mark.usefixtures("hasty")
 def test_what_is_under_way_when_it_falls_silent_is_given_up(
-    what: str, serving: Engine, proxy: Proxy, engine: Engine
+    what: str, through: Settings, proxy: Proxy
 ) -> None:
+    serving = make_serving_engine(through)
     with serving.connect() as connection:
         raw: Any = connection.connection.driver_connection
         named = raw.cursor("named")
@@ -154,6 +165,7 @@ def test_what_is_under_way_when_it_falls_silent_is_given_up(
     assert raw.closed
     proxy.set_mode("open")
     wait_until(lambda: answers(serving))
+    serving.dispose()
 
 
 def under_way(what: str, raw: Any, named: Any) -> None:
@@ -173,10 +185,13 @@ def under_way(what: str, raw: Any, named: Any) -> None:
             named.fetchmany(2000)
 
 
-def test_who_is_slow_within_the_limit_is_waited_for(serving: Engine) -> None:
+@pytest.mark.usefixtures("hasty")
+def test_who_is_slow_within_the_limit_is_waited_for(through: Settings) -> None:
     """And the watch's thread ends with the last wait."""
+    serving = make_serving_engine(through)
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(lambda _: ask(serving, "SELECT 7 FROM pg_sleep(0.7)"), range(8))) == [7] * 8
+    serving.dispose()
     wait_until(lambda: not patience.WATCH._waits and not patience.WATCH._is_running)
 
 
