@@ -18,7 +18,7 @@ from api.app import create_app
 from api.asgi import Application
 from api.hot_lane import PATH
 from api.parts import KEY
-from footfall import acceptance, loop_redis, scripts, stream, writer
+from footfall import breaker, loop_redis, scripts, stream, writer
 from footfall.clock import utc_now
 from footfall.event import ViewEvent, decode
 from footfall.ids import uuid7
@@ -182,7 +182,7 @@ def test_with_redis_harmed_under_load_every_view_answered_is_written_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.CRITICAL)
-    monkeypatch.setattr(acceptance, "AWAY_SECONDS", 0.1)
+    monkeypatch.setattr(breaker, "AWAY_SECONDS", 0.1)
     app = create_app(replace(settings, redis_url=f"{own.server.url}&socket_timeout=0.5"))
     parts = app.extensions[KEY]
     parts.salts.for_days((), utc_now())
