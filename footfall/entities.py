@@ -7,9 +7,9 @@ from threading import Lock
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, func, select, text
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import SQLAlchemyError
 
+from footfall import copying
 from footfall.clock import day_start, site_day
 from footfall.content_types import PAGE
 from footfall.errors import Unavailable
@@ -40,6 +40,14 @@ KNOWN = text("""
     SELECT e.entity_type, e.external_id, e.id, e.deleted_at IS NOT NULL AS is_deleted
     FROM unnest(CAST(:types AS text[]), CAST(:ids AS text[])) AS name (entity_type, external_id)
     JOIN entities AS e ON e.entity_type = name.entity_type AND e.external_id = name.external_id
+""")
+# In key order, so that two writers with the same names wait for each other instead of deadlocking
+INSERT = text("""
+    INSERT INTO entities (entity_type, external_id, created_at)
+    SELECT entity_type, external_id, :now
+    FROM unnest(CAST(:types AS text[]), CAST(:ids AS text[])) AS name (entity_type, external_id)
+    ORDER BY entity_type, external_id
+    ON CONFLICT DO NOTHING
 """)
 
 
@@ -164,11 +172,15 @@ def _room(connection: Connection, entity_type: str, now: datetime, settings: Set
 
 def _known(connection: Connection, names: Collection[Name]) -> dict[Name, int | None]:
     """The keys of those of `names` that are stored; None of what was deleted."""
-    wanted = {"types": [name[0] for name in names], "ids": [name[1] for name in names]}
     return {
         (entity_type, external_id): None if is_deleted else key
-        for entity_type, external_id, key, is_deleted in connection.execute(KNOWN, wanted)
+        for entity_type, external_id, key, is_deleted in connection.execute(KNOWN, _arrays(names))
     }
+
+
+def _arrays(names: Collection[Name]) -> dict[str, str]:
+    types, ids = zip(*names, strict=True) if names else ((), ())
+    return {"types": copying.array(types), "ids": copying.array(ids)}
 
 
 def _living(known: Mapping[Name, int | None]) -> dict[Name, int]:
@@ -182,8 +194,4 @@ def _unknown(connection: Connection, names: Collection[Name]) -> list[Name]:
 
 def _insert(connection: Connection, names: Collection[Name], now: datetime) -> None:
     if names:
-        rows = [
-            {"entity_type": entity_type, "external_id": external_id, "created_at": now}
-            for entity_type, external_id in sorted(names)
-        ]
-        connection.execute(insert(Entity).on_conflict_do_nothing(), rows)
+        connection.execute(INSERT, {**_arrays(names), "now": now})

@@ -1,7 +1,7 @@
 """The one envelope that crosses the queue: made at the edge by `intake`, read by `writer`."""
 
 import json
-import re
+import struct
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Literal, NamedTuple, get_args
@@ -9,25 +9,26 @@ from uuid import UUID
 
 import orjson
 
+from footfall import copying
 from footfall.errors import FootfallError
 
 ENVELOPE_VERSION = 1
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
-DAY_PLACE = 2  # of the day in a row of the envelope
+# Places in a row of the envelope
+ID_FIELD, MOMENT_FIELD, DAY_FIELD, VIEW_TYPE_FIELD = 0, 1, 2, 5
 ID_DIGITS = 32
-OUTCOME_FIELD = 7  # of a row in the envelope: the one that may be decided after it was made
+ID_BYTES = 16
+OUTCOME_FIELD = 7  # the one that may be decided after the row was made
+REFERRER_FIELD = 10
 PLAIN_FIELDS = 13  # of a row in the envelope, before the slot's
-COPY_ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
-SPECIAL = re.compile(r"[\x00\t\n\r\\]")
-COPY_NULL = "\\N"
-NO_SLOT = f"{COPY_NULL}\t{COPY_NULL}"
-# The columns of `Row.copied` and `Row.slot`
-COPIED_COLUMNS = (
-    "id, occurred_at, day, view_type, view_source, outcome, device, country, referrer_domain, visitor,"
-    " authenticated"
-)
-SLOT_COLUMNS = "slot, slot_ends_at"
+FIRST_MOMENT = (datetime.min.replace(tzinfo=UTC) - EPOCH) // MICROSECOND
+LAST_MOMENT = (datetime.max.replace(tzinfo=UTC) - EPOCH) // MICROSECOND
+# The columns of `Row.head` and `Row.tail`
+HEAD_COLUMNS = "occurred_at, id, authenticated, visitor"
+TAIL_COLUMNS = "view_type, view_source, outcome, device, country, referrer_domain"
+HEAD = struct.Struct("!iqi16si?iq")  # each after its size
+HEAD_OF_NOBODY = struct.Struct("!iqi16si?i")  # without a visitor
 
 Outcome = Literal["counted", "own", "repeat", "bot"]
 OUTCOMES: frozenset[str] = frozenset(get_args(Outcome))
@@ -85,16 +86,17 @@ class Row(NamedTuple):
 
     name: tuple[str, str]
     day: date
-    copied: str  # COPIED_COLUMNS, as text for COPY
-    slot: str  # SLOT_COLUMNS, the same; empty when there is none
+    head: bytes  # HEAD_COLUMNS, as COPY takes them
+    tail: bytes  # TAIL_COLUMNS, the same
+    slot: tuple[str, int] | None  # in hexadecimal digits, and its end in microseconds since 1970
     fields: list[Any]  # of the envelope
 
     @property
     def event(self) -> ViewEvent:
         """The event itself."""
-        id_hex, microseconds, _, *rest = self.fields
-        if self.slot:
-            *rest, slot_hex, ends_microseconds = rest
+        id_hex, microseconds, _, *rest = self.fields[:PLAIN_FIELDS]
+        if self.slot is not None:
+            slot_hex, ends_microseconds = self.slot
             rest += [bytes.fromhex(slot_hex), EPOCH + ends_microseconds * MICROSECOND]
         return ViewEvent(UUID(hex=id_hex), EPOCH + microseconds * MICROSECOND, self.day, *rest)
 
@@ -148,10 +150,10 @@ class Reader:
     """Reads envelopes, many of them quickly: what was checked once is remembered as long as the reader is."""
 
     def __init__(self) -> None:
-        self._texts = _Texts()
-        self._optional_texts = _Texts({None: COPY_NULL})
-        self._seconds = _Seconds()
+        self._names = _Names()
         self._days = _Days()
+        self._kinds = _Kinds()
+        self._referrers = _Texts()
 
     def rows(self, payload: bytes, outcome: Outcome | None = None) -> list[Row | Unreadable]:
         """What `decode` gives, as rows; with `outcome` in place of theirs. Raises the same."""
@@ -166,7 +168,7 @@ class Reader:
         """The row of one event's fields, or why it is none."""
         try:
             return self._row(fields)
-        except (ValueError, TypeError, AttributeError, OverflowError) as error:
+        except (ValueError, TypeError, AttributeError, struct.error) as error:
             return Unreadable(f"not an event: {error}")
 
     def _row(self, fields: list[Any]) -> Row:
@@ -188,65 +190,73 @@ class Reader:
             visitor,
             authenticated,
         ) = plain
-        if len(id_hex) != ID_DIGITS or 2 * len(bytes.fromhex(id_hex)) != ID_DIGITS:
+        id_bytes = bytes.fromhex(id_hex)
+        if len(id_hex) != ID_DIGITS or len(id_bytes) != ID_BYTES:
             raise ValueError("an id that is none")
-        if visitor is not None and type(visitor) is not int:
-            raise TypeError("a visitor that is no number")
         if authenticated is not True and authenticated is not False:
             raise TypeError("neither authenticated nor not")
-        texts, optional = self._texts, self._optional_texts
-        texts[entity_type], texts[external_id]
-        day, day_text = self._days[day_text]
-        slot = "" if plain is fields else self._slot(*fields[PLAIN_FIELDS:])
+        moment = _moment(microseconds) - copying.EPOCH_MICROSECONDS
+        if visitor is None:
+            head = HEAD_OF_NOBODY.pack(8, moment, ID_BYTES, id_bytes, 1, authenticated, -1)
+        elif type(visitor) is int:
+            head = HEAD.pack(8, moment, ID_BYTES, id_bytes, 1, authenticated, 8, visitor)
+        else:
+            raise TypeError("a visitor that is no number")
         return Row(
-            (entity_type, external_id),
-            day,
-            f"{id_hex}\t{self._moment(microseconds)}\t{day_text}\t{texts[view_type]}\t{texts[view_source]}"
-            f"\t{texts[outcome]}\t{texts[device]}\t{optional[country]}\t{optional[referrer_domain]}"
-            f"\t{COPY_NULL if visitor is None else visitor}\t{authenticated}",
-            slot,
+            self._names[entity_type, external_id],
+            self._days[day_text],
+            head,
+            self._kinds[view_type, view_source, outcome, device, country] + self._referrers[referrer_domain],
+            None if plain is fields else _slot(*fields[PLAIN_FIELDS:]),
             fields,
         )
 
-    def _moment(self, microseconds: int) -> str:
-        seconds, fraction = divmod(microseconds, 1_000_000)
-        return f"{self._seconds[seconds]}.{fraction:06d}+00"
 
-    def _slot(self, slot_hex: str, ends_microseconds: int) -> str:
-        return f"\\\\x{bytes.fromhex(slot_hex).hex()}\t{self._moment(ends_microseconds)}"
+def _moment(microseconds: int) -> int:
+    if type(microseconds) is not int or not FIRST_MOMENT <= microseconds <= LAST_MOMENT:
+        raise ValueError("a moment that is none")
+    return microseconds
 
 
-class _Texts(dict[str | None, str]):
-    """{text: the same for COPY}. Refuses the two kinds that Python and JSON carry and PostgreSQL does not."""
+def _slot(slot_hex: str, ends_microseconds: int) -> tuple[str, int]:
+    return bytes.fromhex(slot_hex).hex(), _moment(ends_microseconds)
 
-    def __missing__(self, text: str) -> str:
-        copied = text
-        if SPECIAL.search(text):
-            if "\x00" in text:
-                raise ValueError("a NUL character")
-            copied = text.translate(COPY_ESCAPES)
-        if not text.isascii():
-            text.encode()  # raises UnicodeEncodeError, a ValueError, for a lone surrogate
-        self[text] = copied
+
+class _Names(dict[tuple[str, str], tuple[str, str]]):
+    """{what was viewed: the same object each time}."""
+
+    def __missing__(self, name: tuple[str, str]) -> tuple[str, str]:
+        for text in name:
+            copying.text(text)
+        self[name] = name
+        return name
+
+
+class _Kinds(dict[tuple[str | None, ...], bytes]):
+    """{texts, the last of which may be None: the same for COPY}."""
+
+    def __missing__(self, texts: tuple[str | None, ...]) -> bytes:
+        *required, _ = texts
+        if None in required:
+            raise TypeError("a text that is none")
+        self[texts] = copied = b"".join(map(copying.text, texts))
         return copied
 
 
-class _Seconds(dict[int, str]):
-    """{seconds since 1970: the moment in UTC}."""
+class _Texts(dict[str | None, bytes]):
+    """{text or None: the same for COPY}."""
 
-    def __missing__(self, seconds: int) -> str:
-        moment = EPOCH + timedelta(seconds=seconds)
-        self[seconds] = text = f"{moment:%Y-%m-%d %H:%M:%S}"
-        return text
+    def __missing__(self, text: str | None) -> bytes:
+        self[text] = copied = copying.text(text)
+        return copied
 
 
-class _Days(dict[str, tuple[date, str]]):
-    """{a date as text: the date, its ISO form}."""
+class _Days(dict[str, date]):
+    """{a date as text: the date}."""
 
-    def __missing__(self, text: str) -> tuple[date, str]:
-        day = date.fromisoformat(text)
-        self[text] = found = (day, day.isoformat())
-        return found
+    def __missing__(self, text: str) -> date:
+        self[text] = day = date.fromisoformat(text)
+        return day
 
 
 def _open(payload: bytes) -> list[Any]:
@@ -276,7 +286,7 @@ def days_told(payload: bytes) -> list[date | None]:
 
 def _day_told(row: Any) -> date | None:
     try:
-        return date.fromisoformat(row[DAY_PLACE])
+        return date.fromisoformat(row[DAY_FIELD])
     except (ValueError, TypeError, LookupError):
         return None
 

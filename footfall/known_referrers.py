@@ -5,31 +5,31 @@ come over it are stored as referred by `OTHER`. What is stored is what everybody
 later, so a day rolled up in steps, as a whole or read raw says the same.
 """
 
+from collections.abc import Mapping, Set
 from datetime import date
 
 from sqlalchemy import Connection, text
+
+from footfall import copying
 
 OTHER = "(other)"  # no domain has parentheses
 NEW_PER_DAY = 1_000  # several times what a busy site sees
 KEPT = 10_000  # from one day to the next, and so with a day's new ones the most that a day's row can name
 MAX_CHARACTERS = 253  # of a domain; what is longer fits no index, and did not come from our edge
 
-# Whether a batch has any that this day has not seen yet; nearly always none. Looked up one by one: OFFSET
-# keeps the planner from reading all that are known for the few that came
-HAS_UNSEEN = text("""
-    SELECT EXISTS (
-        SELECT FROM (SELECT DISTINCT referrer_domain FROM incoming WHERE referrer_domain IS NOT NULL) AS came
-        LEFT JOIN LATERAL (
-            SELECT last_seen_on FROM referrer_domains WHERE domain = came.referrer_domain OFFSET 0
-        ) AS known ON true
-        WHERE known.last_seen_on IS NULL OR known.last_seen_on < :today
-    )
+# Those of today: nearly always all that came. LIMIT makes it look them up one by one, however many are known
+SEEN_TODAY = text("""
+    SELECT seen.domain FROM unnest(CAST(:domains AS text[])) AS came (domain)
+    CROSS JOIN LATERAL (
+        SELECT known.domain FROM referrer_domains AS known
+        WHERE known.domain = came.domain AND known.last_seen_on >= :today LIMIT 1
+    ) AS seen
 """)
 # In the order of the key, as everything that several writers change. Of the new, those with the most views.
 NOTE_SEEN = text("""
     WITH came AS (
-        SELECT referrer_domain AS domain, count(*) AS views FROM incoming
-        WHERE char_length(referrer_domain) <= :longest GROUP BY 1
+        SELECT * FROM unnest(CAST(:domains AS text[]), CAST(:views AS int[])) AS came (domain, views)
+        WHERE char_length(domain) <= :longest
     ),
     seen AS (
         SELECT domain FROM came JOIN referrer_domains USING (domain) WHERE last_seen_on < :today
@@ -46,11 +46,6 @@ NOTE_SEEN = text("""
     ON CONFLICT (domain) DO UPDATE SET last_seen_on = excluded.last_seen_on
     WHERE known.last_seen_on < excluded.last_seen_on
 """)
-FOLD = text("""
-    UPDATE incoming SET referrer_domain = :other
-    WHERE referrer_domain IS NOT NULL
-      AND NOT EXISTS (SELECT FROM referrer_domains AS known WHERE known.domain = incoming.referrer_domain)
-""")
 # Who comes every day and has done so for longest stays: a flood that goes on for weeks only drives out itself
 FORGET = text("""
     DELETE FROM referrer_domains WHERE last_seen_on < :first_kept OR domain IN (
@@ -59,14 +54,20 @@ FORGET = text("""
 """)
 
 
-def fold(connection: Connection, today: date) -> None:
-    """Bring what stands in the writer's table `incoming` under the cap; the caller commits.
+def named(connection: Connection, views: Mapping[str, int], today: date) -> Set[str]:
+    """Which of the domains of a batch, {domain: its views}, are counted by name; the caller commits.
 
     The cap is watched, not enforced to the unit: two writers at once may each let their batch pass.
     """
-    if connection.scalar(HAS_UNSEEN, {"today": today}):
-        connection.execute(NOTE_SEEN, {"today": today, "most": NEW_PER_DAY, "longest": MAX_CHARACTERS})
-        connection.execute(FOLD, {"other": OTHER})
+    if not views:
+        return set()
+    came = {"domains": copying.array(views), "today": today}
+    seen = set(connection.scalars(SEEN_TODAY, came))
+    if len(seen) == len(views):
+        return seen
+    more = {"views": copying.numbers(views.values()), "most": NEW_PER_DAY, "longest": MAX_CHARACTERS}
+    connection.execute(NOTE_SEEN, came | more)
+    return set(connection.scalars(SEEN_TODAY, came))
 
 
 def forget(connection: Connection, first_kept: date) -> None:

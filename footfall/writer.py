@@ -5,26 +5,32 @@ either nothing, or rows whose entries come again and are recognised.
 """
 
 import logging
+import struct
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from functools import cached_property
 from io import BytesIO
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar, cast
 
 from redis import Redis
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError
 
-from footfall import counts, days, entities, known_referrers, schema_check, stream
+from footfall import copying, counts, days, entities, known_referrers, schema_check, stream
 from footfall.clock import site_day, utc_now
 from footfall.event import (
-    COPIED_COLUMNS,
-    NO_SLOT,
-    SLOT_COLUMNS,
+    EPOCH,
+    HEAD_COLUMNS,
+    ID_FIELD,
+    MOMENT_FIELD,
+    OUTCOME_FIELD,
+    REFERRER_FIELD,
+    TAIL_COLUMNS,
+    VIEW_TYPE_FIELD,
     Outcome,
     Reader,
     Row,
@@ -40,7 +46,7 @@ from footfall.settings import Settings
 log = logging.getLogger(__name__)
 
 READ_ENTRIES = 2_000
-BATCH_EVENTS = 10_000  # a transaction's size: larger ones gain little and hold their locks longer
+BATCH_EVENTS = 20_000  # a transaction's size: larger ones gain little and hold their locks longer
 DRAIN_SECONDS = 20.0  # then the next tick goes on, so that a stop never waits for a long queue
 ATTEMPTS = 3  # of a transaction that a deadlock or a serialisation failure ended
 RETRYABLE = {"40P01", "40001"}
@@ -55,59 +61,57 @@ TALLY_OF_FATE: dict[Fate, stream.Tally] = {
     "erased": "erased",
 }
 
-CREATE_INCOMING = text("""
-    CREATE TEMP TABLE IF NOT EXISTS incoming
-        (ordinal integer, slot bytea, slot_ends_at timestamptz, LIKE view_events) ON COMMIT DELETE ROWS
+UNIQUE_VIOLATION = "23505"
+WARY = "footfall wary of stored events"  # in a connection's notes: for how many batches more
+WARY_BATCHES = 20  # after one that held what was stored already, since such seldom come alone
+
+COLUMNS = f"{HEAD_COLUMNS}, entry, day, version, entity_id, {TAIL_COLUMNS}"
+COPY_EVENTS = f"COPY view_events ({COLUMNS}) FROM STDIN (FORMAT binary)"
+COPY_BYTES = 1 << 20  # handed to PostgreSQL at once
+ROW_START = struct.pack("!h", COLUMNS.count(",") + 1)
+STAMP = struct.Struct("!iqiiii")  # entry, day and version
+KEY = struct.Struct("!ii")
+# Nothing is inserted; but without the unique key that keeps events from being stored twice, it fails
+REQUIRE_KEY = text("""
+    INSERT INTO view_events (day) SELECT DATE 'epoch' WHERE false ON CONFLICT (day, id) DO NOTHING
 """)
-COPY_INCOMING = f"COPY incoming (ordinal, entry, entity_id, version, {COPIED_COLUMNS}{{slot}}) FROM STDIN"
-# In key order: two writers with the same ids then wait for each other instead of deadlocking. The counters
-# are raised by what is really inserted, in the same statement.
-INSERT_EVENTS = text("""
-    WITH inserted AS (
-        INSERT INTO view_events (occurred_at, visitor, entry, day, entity_id, version, id, authenticated,
-                                 outcome, device, view_type, view_source, country, referrer_domain)
-        SELECT occurred_at, visitor, entry, day, entity_id, version, id, authenticated, outcome,
-               device, view_type, view_source, country, referrer_domain
-        FROM incoming
-        ORDER BY day, id, ordinal
-        ON CONFLICT (day, id) DO NOTHING
-        RETURNING day, entity_id, view_type, outcome, occurred_at
-    ),
-    counted AS (
-        INSERT INTO view_counters AS c (entity_id, view_type, count, sealed, first_viewed_at, last_viewed_at,
-                                        created_at, updated_at)
-        SELECT entity_id, view_type, count(*), 0, min(occurred_at), max(occurred_at), :now, :now
-        FROM inserted
-        WHERE outcome = 'counted'
-        GROUP BY entity_id, view_type
-        ORDER BY entity_id, view_type
-        ON CONFLICT (entity_id, view_type) DO UPDATE SET
-            count = c.count + excluded.count,
-            first_viewed_at = least(c.first_viewed_at, excluded.first_viewed_at),
-            last_viewed_at = greatest(c.last_viewed_at, excluded.last_viewed_at),
-            updated_at = excluded.updated_at
-    )
-    SELECT day, count(*) AS events FROM inserted GROUP BY day
+# Those that are stored, and what brought them. Looked up one by one, which is the one way that stays fast
+# however large the day is: LIMIT keeps the planner from joining.
+STORED = text("""
+    SELECT event.number - 1 AS number, stored.entry
+    FROM unnest(CAST(:days AS date[]), CAST(:ids AS uuid[])) WITH ORDINALITY AS event (day, id, number)
+    CROSS JOIN LATERAL (
+        SELECT v.entry FROM view_events AS v WHERE v.day = event.day AND v.id = event.id LIMIT 1
+    ) AS stored
 """)
-# Who viewed what, for the time without Redis: of the views of this batch that were counted, now or by an
-# earlier delivery.
+# In key order, so that two writers wait for each other instead of deadlocking
+RAISE_COUNTERS = text("""
+    INSERT INTO view_counters AS c (entity_id, view_type, count, sealed, first_viewed_at, last_viewed_at,
+                                    created_at, updated_at)
+    SELECT entity_id, (CAST(:view_types AS text[]))[type_number], views, 0,
+        :epoch + first_us * interval '1 microsecond', :epoch + last_us * interval '1 microsecond',
+        :now, :now
+    FROM unnest(CAST(:entity_ids AS int[]), CAST(:type_numbers AS int[]), CAST(:views AS bigint[]),
+                CAST(:first_us AS bigint[]), CAST(:last_us AS bigint[]))
+        AS raised (entity_id, type_number, views, first_us, last_us)
+    ORDER BY 1, 2
+    ON CONFLICT (entity_id, view_type) DO UPDATE SET
+        count = c.count + excluded.count,
+        first_viewed_at = least(c.first_viewed_at, excluded.first_viewed_at),
+        last_viewed_at = greatest(c.last_viewed_at, excluded.last_viewed_at),
+        updated_at = excluded.updated_at
+""")
+# Who viewed what, for the time without Redis
 INSERT_SLOTS = text("""
     INSERT INTO view_slots AS s (name, entity_id, event_id, ends_at, by_fallback)
-    SELECT DISTINCT ON (i.slot) i.slot, i.entity_id, i.id, i.slot_ends_at, false
-    FROM incoming AS i JOIN view_events AS v ON v.day = i.day AND v.id = i.id AND v.entry = i.entry
-    WHERE i.slot IS NOT NULL AND v.outcome = 'counted'
-    ORDER BY i.slot, i.slot_ends_at DESC
+    SELECT DISTINCT ON (name) decode(name, 'hex'), entity_id, event_id,
+        :epoch + ends_us * interval '1 microsecond', false
+    FROM unnest(CAST(:names AS text[]), CAST(:entity_ids AS int[]), CAST(:event_ids AS uuid[]),
+                CAST(:ends_us AS bigint[])) AS held (name, entity_id, event_id, ends_us)
+    ORDER BY name, ends_us DESC
     ON CONFLICT (name) DO UPDATE SET event_id = excluded.event_id, ends_at = excluded.ends_at
     WHERE s.ends_at < excluded.ends_at
 """)
-# Those of the batch whose stored row came with the same entry: just inserted, or by an earlier delivery.
-# Of an id that stands twice in one entry, the first is the row.
-ROWS_OF_THESE_ENTRIES = text("""
-    SELECT DISTINCT ON (i.day, i.id, i.entry) i.ordinal
-    FROM incoming AS i JOIN view_events AS v ON v.day = i.day AND v.id = i.id AND v.entry = i.entry
-    ORDER BY i.day, i.id, i.entry, i.ordinal
-""")
-COPY_BYTES = 1 << 20  # handed to PostgreSQL at once
 
 
 @dataclass(slots=True)
@@ -193,7 +197,6 @@ def write_batch(
     The caller has opened the days and commits. May be called again with the same batch, before or after
     the commit: the same fates, no second row.
     """
-    connection.execute(CREATE_INCOMING)
     connection.execute(entities.HOLD_OFF_DELETIONS)
     rows = _rows(incoming)
     open_ = days.hold_open(connection, {row.day for row in rows if isinstance(row, Row)})
@@ -347,38 +350,150 @@ def _insert(
     fates: dict[int, Fate] = {one.ordinal: "erased" for one in good if one.row.name not in keys}
     if not living:
         return fates, set()
-    connection.execute(text("TRUNCATE incoming"))
-    with_slots = any(one.row.slot for one in living)
-    _copy(connection, living, keys, with_slots)
-    known_referrers.fold(connection, site_day(now, settings.time_zone))
-    inserted = {row.day: row.events for row in connection.execute(INSERT_EVENTS, {"now": now})}
-    if with_slots:
-        connection.execute(INSERT_SLOTS)
-    if sum(inserted.values()) == len(living):
-        return fates | dict.fromkeys((one.ordinal for one in living), "row"), set(inserted)
-    rows = set(connection.scalars(ROWS_OF_THESE_ENTRIES))
-    for one in living:
-        fates[one.ordinal] = "row" if one.ordinal in rows else "duplicate"
-    return fates, set(inserted)
+    living = _with_known_referrers(connection, living, site_day(now, settings.time_zone))
+    connection.execute(REQUIRE_KEY)
+    new, rows = living, living
+    if not _copied_at_once(connection, living, keys):
+        new, rows = _told_apart(connection, living)
+        _copy(connection, new, keys)
+        fates |= dict.fromkeys((one.ordinal for one in living), "duplicate")
+    _raise_counters(connection, new, keys, now)
+    _hold_slots(connection, rows, keys)
+    return fates | dict.fromkeys((one.ordinal for one in rows), "row"), {one.row.day for one in new}
 
 
-def _copy(
-    connection: Connection, good: Sequence[Good], keys: dict[entities.Name, int], with_slots: bool
-) -> None:
-    lines = [
-        f"{ordinal}\t{entry}\t{keys[row.name]}\t{version}\t{row.copied}"
-        for ordinal, entry, version, row in good
+def _with_known_referrers(connection: Connection, good: Sequence[Good], today: date) -> Sequence[Good]:
+    """The same, referred by `known_referrers.OTHER` where the domain is not counted by name."""
+    views = Counter(one.row.fields[REFERRER_FIELD] for one in good)
+    del views[None]
+    named = known_referrers.named(connection, views, today)
+    if len(named) == len(views):
+        return good
+    reader = Reader()
+    return [
+        one
+        if (domain := one.row.fields[REFERRER_FIELD]) is None or domain in named
+        else one._replace(row=_referred_by_other(reader, one.row))
+        for one in good
     ]
-    if with_slots:
-        lines = [f"{line}\t{one.row.slot or NO_SLOT}" for line, one in zip(lines, good, strict=True)]
-    lines.append("")
-    statement = COPY_INCOMING.format(slot=f", {SLOT_COLUMNS}" if with_slots else "")
+
+
+def _referred_by_other(reader: Reader, row: Row) -> Row:
+    fields = [*row.fields]
+    fields[REFERRER_FIELD] = known_referrers.OTHER
+    return cast(Row, reader.row(fields))
+
+
+def _copied_at_once(connection: Connection, good: Sequence[Good], keys: Mapping[entities.Name, int]) -> bool:
+    """Copy all, as if none were stored, which is nearly always so; False, and nothing is copied, when one is.
+
+    It would always be found out, by the unique key; but not for nothing, so the next batches are not tried.
+    """
+    wary = connection.info.get(WARY, 0)
+    if wary:
+        connection.info[WARY] = wary - 1
+        return False
+    try:
+        with connection.begin_nested():
+            _copy(connection, good, keys)
+    except DBAPIError as error:
+        if _sqlstate(error) != UNIQUE_VIOLATION:
+            raise
+        connection.info[WARY] = WARY_BATCHES
+        return False
+    return True
+
+
+def _told_apart(connection: Connection, good: Sequence[Good]) -> tuple[list[Good], list[Good]]:
+    """Those that are not stored yet, and those whose row is stored or will be: these, and what an earlier
+    delivery of the same entry has brought. All others are duplicates.
+
+    Nobody else stores events of these days meanwhile: they are held.
+    """
+    events = [(one.row.day, bytes.fromhex(one.row.fields[ID_FIELD])) for one in good]
+    wanted = {
+        "days": copying.array(str(day) for day, _ in events),
+        "ids": copying.array(event_id.hex() for _, event_id in events),
+    }
+    stored = {row.number: row.entry for row in connection.execute(STORED, wanted)}
+    new, rows = [], []
+    taken = set()  # of an id that stands twice in one entry, or in two new ones, the first is the row
+    for number, (one, event) in enumerate(zip(good, events, strict=True)):
+        if event in taken or stored.get(number, one.entry) != one.entry:
+            continue
+        taken.add(event)
+        rows.append(one)
+        if number not in stored:
+            new.append(one)
+    return new, rows
+
+
+def _copy(connection: Connection, good: Sequence[Good], keys: Mapping[entities.Name, int]) -> None:
+    if not good:
+        return
     raw: Any = connection.connection.driver_connection
     try:
         with raw.cursor() as cursor:
-            cursor.copy_expert(statement, BytesIO("\n".join(lines).encode()), COPY_BYTES)
+            cursor.copy_expert(COPY_EVENTS, BytesIO(_copied(good, keys)), COPY_BYTES)
     except raw.Error as error:
-        raise DBAPIError(statement, None, error) from error
+        raise DBAPIError(COPY_EVENTS, None, error) from error
+
+
+def _copied(good: Sequence[Good], keys: Mapping[entities.Name, int]) -> bytes:
+    """The rows as COPY takes them."""
+    copied_keys = {name: KEY.pack(4, key) for name, key in keys.items()}
+    stamps: dict[tuple[int, date], bytes] = {}
+    parts = [copying.HEADER]
+    for _, entry, version, row in good:
+        stamp = stamps.get((entry, row.day))
+        if stamp is None:
+            day = row.day.toordinal() - copying.EPOCH_DAY
+            stamps[entry, row.day] = stamp = STAMP.pack(8, entry, 4, day, 4, version)
+        parts += (ROW_START, row.head, stamp, copied_keys[row.name], row.tail)
+    parts.append(copying.END)
+    return b"".join(parts)
+
+
+def _raise_counters(
+    connection: Connection, new: Sequence[Good], keys: Mapping[entities.Name, int], now: datetime
+) -> None:
+    """Raise the counters by those of `new` that are views."""
+    moments: dict[tuple[int, str], list[int]] = {}
+    for one in new:
+        fields = one.row.fields
+        if fields[OUTCOME_FIELD] == "counted":
+            moments.setdefault((keys[one.row.name], fields[VIEW_TYPE_FIELD]), []).append(fields[MOMENT_FIELD])
+    if not moments:
+        return
+    view_types = sorted({view_type for _, view_type in moments})
+    type_numbers = {view_type: number for number, view_type in enumerate(view_types, 1)}
+    raised = {
+        "entity_ids": copying.numbers(entity_id for entity_id, _ in moments),
+        "view_types": view_types,
+        "type_numbers": copying.numbers(type_numbers[view_type] for _, view_type in moments),
+        "views": copying.numbers(map(len, moments.values())),
+        "first_us": copying.numbers(map(min, moments.values())),
+        "last_us": copying.numbers(map(max, moments.values())),
+    }
+    connection.execute(RAISE_COUNTERS, {**raised, "epoch": EPOCH, "now": now})
+
+
+def _hold_slots(connection: Connection, rows: Sequence[Good], keys: Mapping[entities.Name, int]) -> None:
+    """Note who viewed what: of the views of this batch that are stored, now or by an earlier delivery."""
+    held = [
+        (*one.row.slot, keys[one.row.name], one.row.fields[ID_FIELD])
+        for one in rows
+        if one.row.slot is not None and one.row.fields[OUTCOME_FIELD] == "counted"
+    ]
+    if held:
+        names, ends_us, entity_ids, event_ids = zip(*held, strict=True)
+        slots = {
+            "names": copying.array(names),
+            "ends_us": copying.numbers(ends_us),
+            "entity_ids": copying.numbers(entity_ids),
+            "event_ids": copying.array(event_ids),
+        }
+        connection.execute(INSERT_SLOTS, {**slots, "epoch": EPOCH})
 
 
 def _park(connection: Connection, one: Incoming, reason: str, detail: str, now: datetime) -> None:

@@ -48,8 +48,8 @@ class Newer(Base):
 COLUMN = "    referrer_domain: Mapped[str | None]\n"
 CHANGES = (
     ("schema.py", COLUMN, f"{COLUMN}    written_by: Mapped[str | None] = mapped_column(index=True)\n"),
-    ("writer.py", "INSERT INTO view_events (occurred_at", "INSERT INTO view_events (written_by, occurred_at"),
-    ("writer.py", "SELECT occurred_at, visitor", "SELECT 'newer', occurred_at, visitor"),
+    ("writer.py", 'COLUMNS = f"{HEAD_COLUMNS}', 'COLUMNS = f"written_by, {HEAD_COLUMNS}'),
+    ("writer.py", "(ROW_START, row.head", "(ROW_START, copying.text('newer'), row.head"),
     # as on a machine of its own, so that the writers of both are two consumers
     ("cli/up.py", '"{queue}@%h"', '"{queue}@newer"'),
 )
