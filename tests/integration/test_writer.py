@@ -1,5 +1,6 @@
 """The writer: each event once, whatever happens between the queue and the commit."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -7,15 +8,19 @@ from uuid import UUID
 
 import pytest
 from freezegun import freeze_time
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 from redis import Redis
 from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 
-from footfall import stream, writer
+from footfall import copying, stream, writer
 from footfall.errors import Unavailable
 from footfall.event import ViewEvent, encode
 from footfall.settings import Settings
 from tests.factory import make_event, store
+from tests.waiting import wait_until
 
 NOW = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)
 
@@ -306,8 +311,6 @@ def test_events_of_a_transaction_of_another_writer_are_waited_for_not_doubled(
     engine: Engine, redis: Redis, settings: Settings
 ) -> None:
     """Two writers with the same ids in opposite order neither deadlock nor insert twice."""
-    from concurrent.futures import ThreadPoolExecutor
-
     events = [make_event(settings, NOW, external_id=f"/{n % 17}") for n in range(300)]
     store(engine, redis, settings, [make_event(settings, NOW)])
 
@@ -402,3 +405,208 @@ def test_ids_of_different_days_are_different_events(engine: Engine, redis: Redis
         [make_event(settings, NOW, id=same), make_event(settings, NOW - timedelta(days=1), id=same)],
     )
     assert count(engine) == 2
+
+
+def counters(engine: Engine) -> list[tuple[Any, ...]]:
+    return rows(
+        engine,
+        "SELECT entity_id, view_type, count, first_viewed_at, last_viewed_at FROM view_counters"
+        " ORDER BY 1, 2",
+    )
+
+
+def counted(engine: Engine) -> list[tuple[Any, ...]]:
+    """What the counters should be."""
+    return rows(
+        engine,
+        "SELECT entity_id, view_type, count(*), min(occurred_at), max(occurred_at) FROM view_events"
+        " WHERE outcome = 'counted' GROUP BY 1, 2 ORDER BY 1, 2",
+    )
+
+
+def mixed(settings: Settings, amount: int) -> list[ViewEvent]:
+    """Events of several days, pages, view types and outcomes."""
+    return [
+        make_event(
+            settings,
+            NOW - timedelta(hours=n % 50, microseconds=n),
+            external_id=f'/{n % 7} "{{\\,}}" é',
+            view_type=("intentional", "list,ing", 'a "b"')[n % 3],
+            outcome=("counted", "bot", "counted", "own")[n % 4],
+            visitor=None if n % 5 else n,
+        )
+        for n in range(amount)
+    ]
+
+
+@pytest.fixture
+def looked_up(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The sizes of the batches whose events were looked up, because one was stored already."""
+    sizes: list[int] = []
+    real = writer._told_apart
+
+    def told_apart(connection: Connection, good: Any) -> Any:
+        sizes.append(len(good))
+        return real(connection, good)
+
+    monkeypatch.setattr(writer, "_told_apart", told_apart)
+    return sizes
+
+
+def test_new_events_are_looked_up_by_nobody_and_counted_to_the_microsecond(
+    engine: Engine, redis: Redis, settings: Settings, looked_up: list[int]
+) -> None:
+    for _ in range(2):
+        store(engine, redis, settings, mixed(settings, 300))
+    assert counters(engine) == counted(engine)
+    assert len(counters(engine)) > 7
+    assert looked_up == []
+
+
+def test_stored_events_among_new_ones_change_nothing_and_cost_the_others_nothing(
+    engine: Engine, redis: Redis, settings: Settings, looked_up: list[int]
+) -> None:
+    events = mixed(settings, 400)
+    store(engine, redis, settings, events[100:200])
+    before = rows(engine, "SELECT id, entry, version FROM view_events ORDER BY id")
+    written = store(engine, redis, settings, events)
+    assert dict(written.fates) == {"row": 300, "duplicate": 100}
+    assert looked_up == [400]
+    assert count(engine) == 400
+    assert set(before) <= set(rows(engine, "SELECT id, entry, version FROM view_events"))
+    assert counters(engine) == counted(engine)
+
+
+def test_an_id_that_stands_twice_among_new_events_is_one_row_the_first(
+    engine: Engine, redis: Redis, settings: Settings, looked_up: list[int]
+) -> None:
+    one, other = mixed(settings, 2)
+    again = one._replace(view_type="again")
+    written = store(engine, redis, settings, [one, other, again, again])
+    assert dict(written.fates) == {"row": 2, "duplicate": 2}
+    assert rows(engine, f"SELECT view_type FROM view_events WHERE id = '{one.id}'") == [(one.view_type,)]
+    assert counters(engine) == counted(engine)
+    assert looked_up == [4]
+
+
+def test_after_a_stored_event_the_next_batches_are_looked_up_at_once_and_then_no_more(
+    engine: Engine, redis: Redis, settings: Settings, looked_up: list[int]
+) -> None:
+    one = make_event(settings, NOW)
+    for _ in range(2):
+        store(engine, redis, settings, [one])
+    assert len(looked_up) == 1
+    for _ in range(writer.WARY_BATCHES + 5):
+        store(engine, redis, settings, [make_event(settings, NOW)])
+    assert len(looked_up) == 1 + writer.WARY_BATCHES
+    assert count(engine) == 1 + writer.WARY_BATCHES + 5
+    assert counters(engine) == counted(engine)
+
+
+@pytest.mark.parametrize("is_wary", [False, True])
+def test_what_comes_again_among_new_entries_is_told_from_duplicates(
+    engine: Engine, redis: Redis, settings: Settings, is_wary: bool
+) -> None:
+    first, second, third = mixed(settings, 3)
+    store(engine, redis, settings, [third] * (1 + is_wary))
+
+    def write(incoming: list[writer.Incoming]) -> list[writer.Fate]:
+        with engine.begin() as connection:
+            return writer.write_batch(connection, incoming, NOW, settings)
+
+    entry = batch_of(settings, [first, second, first], entry=1)
+    assert write(entry) == ["row", "row", "duplicate"]
+    new = batch_of(settings, [second, *mixed(settings, 5)], entry=2)
+    fates = write([*entry, *new, *batch_of(settings, [first], entry=3)])
+    assert fates == ["row", "row", "duplicate", "duplicate", *["row"] * 5, "duplicate"]
+    assert write(new[::-1]) == [*["row"] * 5, "duplicate"]
+    assert count(engine) == 8
+    assert counters(engine) == counted(engine)
+
+
+def test_a_writer_waits_for_another_with_the_same_events_and_stores_none_of_them(
+    engine: Engine, redis: Redis, settings: Settings, looked_up: list[int]
+) -> None:
+    events = mixed(settings, 200)
+    store(engine, redis, settings, mixed(settings, 200))
+
+    def write(entry: int) -> list[writer.Fate]:
+        with engine.begin() as connection:
+            return writer.write_batch(connection, batch_of(settings, events, entry), NOW, settings)
+
+    with ThreadPoolExecutor(1) as pool:
+        with engine.begin() as connection:
+            first = writer.write_batch(connection, batch_of(settings, events, 1), NOW, settings)
+            second = pool.submit(write, 2)
+            wait_until(lambda: somebody_waits(engine), "the second writer to wait")
+        assert set(first) == {"row"}
+        assert set(second.result()) == {"duplicate"}
+    assert looked_up == [200]
+    assert count(engine) == 400
+    assert counters(engine) == counted(engine)
+
+
+def test_an_event_that_somebody_stores_without_holding_its_day_is_found_by_the_key(
+    engine: Engine, redis: Redis, settings: Settings, looked_up: list[int]
+) -> None:
+    kept, *events = mixed(settings, 50)
+    store(engine, redis, settings, [kept])
+    one = events[5]
+    with ThreadPoolExecutor(1) as pool:
+        with engine.begin() as connection:
+            connection.execute(
+                text(
+                    "INSERT INTO view_events (day, id, occurred_at, entry, entity_id, version, authenticated,"
+                    " outcome, device, view_type, view_source)"
+                    " SELECT day, CAST(:id AS uuid), occurred_at, 0, entity_id, version, authenticated,"
+                    " outcome, device, view_type, view_source FROM view_events"
+                ),
+                {"id": one.id},
+            )
+            written = pool.submit(store, engine, redis, settings, events)
+            wait_until(lambda: somebody_waits(engine), "the writer to wait")
+        assert dict(written.result().fates) == {"row": 48, "duplicate": 1}
+    assert looked_up == [49]
+    assert count(engine) == 50
+
+
+def test_bad_data_among_stored_events_is_parked_all_the_same(
+    engine: Engine, redis: Redis, settings: Settings
+) -> None:
+    events = mixed(settings, 60)
+    store(engine, redis, settings, events[:20])
+    bad = make_event(settings, NOW, device="toaster")
+    written = store(engine, redis, settings, [*events[:40], bad, *events[40:]])
+    assert dict(written.fates) == {"row": 40, "duplicate": 20, "dead_letter": 1}
+    assert count(engine) == 60
+    assert counters(engine) == counted(engine)
+
+
+def test_slots_are_held_by_stored_views_only_and_for_the_longest(
+    engine: Engine, redis: Redis, settings: Settings
+) -> None:
+    def viewed(digit: int, hours: int, **values: Any) -> ViewEvent:
+        slot = {"slot": bytes([digit]) * 16, "slot_ends_at": NOW + timedelta(hours=hours, microseconds=1)}
+        return make_event(settings, NOW, entity_type="story", external_id="x", **slot, **values)
+
+    first, repeat = viewed(1, 1), viewed(2, 1, outcome="repeat")
+    events = [first, repeat, viewed(3, 1), viewed(3, 3), viewed(3, 2)]
+    store(engine, redis, settings, events)
+    store(engine, redis, settings, [first._replace(slot=b"4" * 16), viewed(1, 0)])
+    held = "SELECT name, event_id, ends_at, by_fallback FROM view_slots ORDER BY name"
+    assert [(bytes(name), *others) for name, *others in rows(engine, held)] == [
+        (b"\1" * 16, first.id, first.slot_ends_at, False),
+        (b"\3" * 16, events[3].id, events[3].slot_ends_at, False),
+    ]
+
+
+def somebody_waits(engine: Engine) -> bool:
+    """Whether a transaction waits for another."""
+    return bool(rows(engine, "SELECT FROM pg_locks WHERE NOT granted"))
+
+
+@given(st.lists(st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]))))
+@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_texts_reach_the_database_as_an_array(connection: Connection, texts: list[str]) -> None:
+    query = text("SELECT CAST(:texts AS text[])")
+    assert connection.scalar(query, {"texts": copying.array(texts)}) == texts
