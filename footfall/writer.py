@@ -7,7 +7,7 @@ either nothing, or rows whose entries come again and are recognised.
 import logging
 import struct
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
@@ -199,12 +199,13 @@ def write_batch(
     """
     connection.execute(entities.HOLD_OFF_DELETIONS)
     rows = _rows(incoming)
-    open_ = days.hold_open(connection, {row.day for row in rows if isinstance(row, Row)})
+    held = days.hold_open(connection, {row.day for row in rows if isinstance(row, Row)})
+    versions = {day: version + 1 for day, version in held.items()}
     fates: dict[int, Fate] = {}
     good: list[Good] = []
     for ordinal, (one, row) in enumerate(zip(incoming, rows, strict=True)):
-        if isinstance(row, Row) and row.day in open_:
-            good.append(Good(ordinal, one.entry, open_[row.day] + 1, row))
+        if isinstance(row, Row) and row.day in versions:
+            good.append(Good(ordinal, one.entry, versions[row.day], row))
             continue
         if isinstance(row, Row):
             _park(connection, one, "too_late", f"{row.day} takes no events", now)
@@ -287,7 +288,7 @@ def open_days(engine: Engine, settings: Settings, events: Iterable[ViewEvent | R
     today = site_day(now, settings.time_zone)
     first = today - timedelta(days=settings.daily_retention_days)
     last = today + timedelta(days=DAYS_AHEAD)
-    wanted = {event.day for event in events if first <= event.day <= last}
+    wanted = {day for day in {event.day for event in events} if first <= day <= last}
     with engine.begin() as connection:
         missing = days.missing_days(connection, wanted)
         if missing:
@@ -345,9 +346,12 @@ def _insert(
     now: datetime,
     settings: Settings,
 ) -> tuple[dict[int, Fate], set[date]]:
-    keys = entities.ensure(connection, {one.row.name for one in good}, now, settings)
-    living = [one for one in good if one.row.name in keys]
-    fates: dict[int, Fate] = {one.ordinal: "erased" for one in good if one.row.name not in keys}
+    names = {one.row.name for one in good}
+    keys = entities.ensure(connection, names, now, settings)
+    living, fates = good, dict[int, Fate]()
+    if len(keys) < len(names):
+        living = [one for one in good if one.row.name in keys]
+        fates = {one.ordinal: "erased" for one in good if one.row.name not in keys}
     if not living:
         return fates, set()
     living = _with_known_referrers(connection, living, site_day(now, settings.time_zone))
@@ -458,11 +462,11 @@ def _raise_counters(
     connection: Connection, new: Sequence[Good], keys: Mapping[entities.Name, int], now: datetime
 ) -> None:
     """Raise the counters by those of `new` that are views."""
-    moments: dict[tuple[int, str], list[int]] = {}
-    for one in new:
-        fields = one.row.fields
+    moments: defaultdict[tuple[int, str], list[int]] = defaultdict(list)
+    for _, _, _, row in new:
+        fields = row.fields
         if fields[OUTCOME_FIELD] == "counted":
-            moments.setdefault((keys[one.row.name], fields[VIEW_TYPE_FIELD]), []).append(fields[MOMENT_FIELD])
+            moments[keys[row.name], fields[VIEW_TYPE_FIELD]].append(fields[MOMENT_FIELD])
     if not moments:
         return
     view_types = sorted({view_type for _, view_type in moments})
