@@ -2,8 +2,9 @@
 
     .venv/bin/python -m benchmarks.write [--largest] [--quick]
 
-One process writes what is queued; CPU is its own and the stores', of writing only. The last events of each
-step are measured: what it costs to write into a day of that size. Writes results/write.json.
+One process writes what is queued, as a worker's does; CPU is its own and the stores', of writing only. The
+last events of each step are measured: what it costs to write into a day of that size. Writes
+results/write.json.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -13,6 +14,7 @@ from typing import Any
 import click
 
 from benchmarks import fill, machine, report, systems
+from worker.tasks import spare_the_garbage_collector
 
 EVENTS = (10_000, 100_000, 1_000_000, 10_000_000)
 ENTITIES = (100, 1_000, 10_000, 100_000)
@@ -29,6 +31,7 @@ STEP = 100_000  # events, while the number of entities grows
 def main(quick: bool, largest: bool, out: Path) -> None:
     """Fill days, print a table."""
     about = machine.describe()
+    spare_the_garbage_collector()
     today = datetime.now(UTC).date()
     sizes = EVENTS[:2] if quick else EVENTS if largest else EVENTS[:3]
     found: dict[str, list[dict[str, Any]]] = {"by_events": [], "by_entities": []}

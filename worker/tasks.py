@@ -57,7 +57,8 @@ def _refuse_a_drifted_schema(**_: Any) -> None:
 
 
 @worker_init.connect
-def _spare_the_garbage_collector(**_: Any) -> None:
+def spare_the_garbage_collector(**_: Any) -> None:
+    """Let it look less often."""
     # the writer makes and drops objects by the ten thousand, none of them in a cycle: looking through all
     # that the process has for each few hundred of them takes a sixth of its time
     gc.freeze()

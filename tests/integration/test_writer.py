@@ -146,7 +146,7 @@ def test_two_writers_that_finish_the_same_entry_settle_it_once(
 
 
 def test_one_event_with_refused_data_costs_itself_only(
-    engine: Engine, redis: Redis, settings: Settings
+    engine: Engine, redis: Redis, settings: Settings, looked_up: list[int]
 ) -> None:
     good = [make_event(settings, NOW) for _ in range(999)]
     bad = make_event(settings, NOW, device="toaster")
@@ -156,6 +156,7 @@ def test_one_event_with_refused_data_costs_itself_only(
     ((reason, detail),) = rows(engine, "SELECT reason, detail FROM dead_letters")
     assert reason == "refused"
     assert "23514" in detail
+    assert looked_up == []
     assert tallies(redis) == {"accepted": 1000, "settled": 1000, "dead_letters": 1}
 
 
