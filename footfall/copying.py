@@ -18,10 +18,10 @@ EPOCH_DAY = date(2000, 1, 1).toordinal()
 SIZE = struct.Struct("!i")
 
 
-def text(value: str | None) -> bytes:
-    """A text's column. Refuses the two kinds that Python and JSON carry and PostgreSQL does not."""
-    if value is None:
-        return NULL
+def text(value: str) -> bytes:
+    """A text's column. Refuses what is no text, and the two kinds of it that Python and JSON carry and
+    PostgreSQL does not: `TypeError`, `ValueError`.
+    """
     if "\0" in value:
         raise ValueError("a NUL character")
     encoded = value.encode()  # raises UnicodeEncodeError, a ValueError, for a lone surrogate

@@ -153,7 +153,7 @@ class Reader:
         self._names = _Names()
         self._days = _Days()
         self._kinds = _Kinds()
-        self._referrers = _Texts()
+        self._referrers = _Texts({None: copying.NULL})
 
     def rows(self, payload: bytes, outcome: Outcome | None = None) -> list[Row | Unreadable]:
         """What `decode` gives, as rows; with `outcome` in place of theirs. Raises the same."""
@@ -232,21 +232,20 @@ class _Names(dict[tuple[str, str], tuple[str, str]]):
         return name
 
 
-class _Kinds(dict[tuple[str | None, ...], bytes]):
+class _Kinds(dict[tuple[str, str, str, str, str | None], bytes]):
     """{texts, the last of which may be None: the same for COPY}."""
 
-    def __missing__(self, texts: tuple[str | None, ...]) -> bytes:
-        *required, _ = texts
-        if None in required:
-            raise TypeError("a text that is none")
-        self[texts] = copied = b"".join(map(copying.text, texts))
+    def __missing__(self, texts: tuple[str, str, str, str, str | None]) -> bytes:
+        *required, optional = texts
+        last = copying.NULL if optional is None else copying.text(optional)
+        self[texts] = copied = b"".join(map(copying.text, required)) + last
         return copied
 
 
 class _Texts(dict[str | None, bytes]):
-    """{text or None: the same for COPY}."""
+    """{text: the same for COPY}."""
 
-    def __missing__(self, text: str | None) -> bytes:
+    def __missing__(self, text: str) -> bytes:
         self[text] = copied = copying.text(text)
         return copied
 

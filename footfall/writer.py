@@ -65,6 +65,7 @@ UNIQUE_VIOLATION = "23505"
 WARY = "footfall wary of stored events"  # in a connection's notes: for how many batches more
 WARY_BATCHES = 20  # after one that held what was stored already, since such seldom come alone
 
+# In any order: writers of a day take turns (`days.hold_open`), so none waits for another's event
 COLUMNS = f"{HEAD_COLUMNS}, entry, day, version, entity_id, {TAIL_COLUMNS}"
 COPY_EVENTS = f"COPY view_events ({COLUMNS}) FROM STDIN (FORMAT binary)"
 COPY_BYTES = 1 << 20  # handed to PostgreSQL at once

@@ -51,6 +51,33 @@ def test_a_wrong_field_never_spoils_the_group(event: ViewEvent, position: int, v
     assert second == event
 
 
+WRONG: dict[int, list[object]] = {
+    0: [None, 7, "", "0" * 31, "0" * 33, "0" * 30 + " 0", "g" * 32],
+    1: [None, True, 1.5, "1", 10**18, -(10**17)],
+    2: [None, 20260310, "", "2026-13-01"],
+    11: [True, 1.5, "1", 2**63, -(2**63) - 1],
+    12: [None, 0, 1, "true"],
+    **{place: [None, 7, True, "\x00"] for place in (3, 4, 5, 6, 7, 8)},
+    **{place: [7, True, "\x00"] for place in (9, 10)},
+    13: ["0", None],
+    14: [None, 1.5, 10**18],
+}
+
+
+@pytest.mark.parametrize(("place", "value"), [(place, value) for place in WRONG for value in WRONG[place]])
+def test_an_event_with_a_wrong_field_is_unreadable_and_the_others_are_not(place: int, value: object) -> None:
+    moment = datetime(2026, 3, 10, tzinfo=UTC)
+    event = ViewEvent(
+        UUID(int=1), moment, moment.date(), "page", "/", "a", "b", "bot", "other", "DE", "x", 7, True
+    )
+    slotted = event._replace(slot=b"1" * 16, slot_ends_at=moment)
+    version, rows = json.loads(encode([slotted, slotted, event]))
+    rows[0][place] = value
+    first, *others = decode(json.dumps([version, rows]).encode())
+    assert others == [slotted, event]
+    assert isinstance(first, Unreadable)
+
+
 @pytest.mark.parametrize(
     "payload",
     [b"", b"{", b"[]", b"[1]", b"[1,[]]", b'[1,"x"]', b"[2,[[]]]", b"null", b"\xff", b"[" * 100_000],
