@@ -464,6 +464,22 @@ def test_new_events_are_looked_up_by_nobody_and_counted_to_the_microsecond(
     assert looked_up == []
 
 
+def test_every_row_says_which_entry_and_which_version_of_its_day_brought_it(
+    engine: Engine, redis: Redis, settings: Settings
+) -> None:
+    store(engine, redis, settings, [make_event(settings, NOW)])
+    store(engine, redis, settings, (events := mixed(settings, 90))[:60])
+    batch = [batch_of(settings, [one], entry)[0] for entry, one in enumerate(events[60:], 1)]
+    with engine.begin() as connection:
+        writer.write_batch(connection, batch, NOW, settings)
+    versions = dict(rows(engine, "SELECT day, version FROM event_days"))
+    assert set(versions.values()) == {2, 3}
+    by_id = "SELECT id, entry, version FROM view_events WHERE entry < 100"
+    assert set(rows(engine, by_id)) == {
+        (one.id, entry, versions[one.day]) for entry, one in enumerate(events[60:], 1)
+    }
+
+
 def test_stored_events_among_new_ones_change_nothing_and_cost_the_others_nothing(
     engine: Engine, redis: Redis, settings: Settings, looked_up: list[int]
 ) -> None:
