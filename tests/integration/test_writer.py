@@ -563,6 +563,27 @@ def test_a_writer_waits_for_another_with_the_same_events_and_stores_none_of_them
     assert counters(engine) == counted(engine)
 
 
+def test_two_writers_of_different_days_make_a_new_page_once(
+    engine: Engine, redis: Redis, settings: Settings
+) -> None:
+    ages = [timedelta(), timedelta(days=1)]
+    store(engine, redis, settings, [make_event(settings, NOW - age) for age in ages])
+    today, yesterday = [make_event(settings, NOW - age, external_id="/new") for age in ages]
+
+    def write(one: ViewEvent, entry: int) -> list[writer.Fate]:
+        with engine.begin() as connection:
+            return writer.write_batch(connection, batch_of(settings, [one], entry), NOW, settings)
+
+    with ThreadPoolExecutor(1) as pool:
+        with engine.begin() as connection:
+            writer.write_batch(connection, batch_of(settings, [today], 1), NOW, settings)
+            second = pool.submit(write, yesterday, 2)
+            wait_until(lambda: somebody_waits(engine), "the second writer to wait")
+        assert second.result() == ["row"]
+    assert counters(engine) == counted(engine)
+    assert [views for _, _, views, _, _ in counters(engine)] == [2, 2]
+
+
 def test_an_event_that_somebody_stores_without_holding_its_day_is_found_by_the_key(
     engine: Engine, redis: Redis, settings: Settings, looked_up: list[int]
 ) -> None:
