@@ -134,7 +134,7 @@ def main(scale: float, runs: int, explain: Path | None, keep: Path | None, out: 
             filling |= _noted(f"{raw_views:,} views of today", partial(_fill_today, stage, raw_views))
             found |= _measured(stage, f"{raw_views:,} views today, never rolled up", FEW_RUNS)
             filling |= _noted(f"rolling {raw_views:,} views forward", partial(_roll_forward, stage))
-            _vacuum(stage, "daily_stats, seen_visitors")
+            _vacuum(stage, "daily_stats, seen_visitors, seen_runs")
             _make_tail(stage)
             what = f"{raw_views:,} views today"
             found |= _measured(stage, what, runs)

@@ -91,7 +91,7 @@ def _timed(stores: systems.Stores, work: Callable[[], object]) -> dict[str, floa
 def _vacuum(stores: systems.Stores) -> None:
     # as autovacuum would have done by then
     with stores.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text("VACUUM ANALYZE view_events, daily_stats, seen_visitors"))
+        connection.execute(text("VACUUM ANALYZE view_events, daily_stats, seen_visitors, seen_runs"))
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ FIGURE_COLUMNS = ", ".join(FIGURES)
 
 # What a view is counted under in each breakdown, and which of the cells know
 SLICES = {
-    "country": ("countries", "country"),
+    "country": ("kinds", "country"),
     "device": ("kinds", "device"),
     "type": ("kinds", "view_type"),
     "source": ("kinds", "view_source"),
@@ -85,15 +85,16 @@ COUNT_VIEWS = {
 ADD_VIEWS = {"views": "sum(views)", "views_authenticated": "sum(views_authenticated)"}
 VIEWS = "WHERE e.outcome = 'counted'"
 AT_LEAST_ONCE = {"authenticated": "bool_or(e.authenticated)"}
+# Few values each, so that all of them together are still few cells: one look at the events for four breakdowns
 KINDS = Cells(
     "kinds",
-    {name: f"e.{name}" for name in ("outcome", "device", "view_type", "view_source")},
+    {
+        **{name: f"e.{name}" for name in ("outcome", "device", "view_type", "view_source")},
+        "country": f"coalesce(e.country, '{UNKNOWN_COUNTRY}')",
+    },
     "",
     COUNT_VIEWS,
     ADD_VIEWS,
-)
-COUNTRIES = Cells(
-    "countries", {"country": f"coalesce(e.country, '{UNKNOWN_COUNTRY}')"}, VIEWS, COUNT_VIEWS, ADD_VIEWS
 )
 REFERRERS = Cells(
     "referrers",
@@ -106,7 +107,8 @@ HOURS = Cells("hours", {"hour": "date_bin('1 hour', e.occurred_at, 'epoch')"}, V
 VIEWERS = Cells(
     "viewers", {"visitor": "e.visitor"}, f"{VIEWS} AND e.visitor IS NOT NULL", AT_LEAST_ONCE, AT_LEAST_ONCE
 )
-EVERY_CELL = (KINDS, COUNTRIES, REFERRERS, VIEWERS)
+EVERY_CELL = (KINDS, REFERRERS, VIEWERS)
+RUN = 100  # visitors in a row of `seen_runs`: one that needs no place outside of its table
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,11 +190,19 @@ class Seam:
         """A join that finds who of the raw events `e` is counted in the daily rows of `{key}`, as `s`."""
         if all(after < 0 for after in self.raw.values()):
             return "LEFT JOIN (SELECT * FROM seen_visitors WHERE false) AS s ON false"
-        # One at a time by the index, whatever the planner believes: of a day that has just begun it knows
-        # nothing, and may then go through all of them for each (OFFSET keeps it from seeing a join)
+        # One at a time by the indexes, whatever the planner believes: of a day that has just begun it knows
+        # nothing, and may then go through all of them for each (no join can be seen through bool_or)
         return """LEFT JOIN LATERAL (
-            SELECT * FROM seen_visitors AS s
-            WHERE s.day = e.day AND s.entity_id = {key} AND s.visitor = e.visitor OFFSET 0
+            SELECT bool_or(authenticated) AS authenticated FROM (
+                SELECT authenticated FROM seen_visitors AS s
+                WHERE s.day = e.day AND s.entity_id = {key} AND s.visitor = e.visitor
+                UNION ALL
+                SELECT e.visitor = ANY(run.authenticated) FROM (
+                    SELECT * FROM seen_runs AS s
+                    WHERE s.day = e.day AND s.entity_id = {key} AND s.first <= e.visitor
+                    ORDER BY s.first DESC LIMIT 1
+                ) AS run WHERE e.visitor = ANY(run.visitors)
+            ) AS s
         ) AS s ON true"""
 
 
@@ -204,7 +214,7 @@ def figures(subject: Subject, seam: Seam) -> TextClause:
     """
     cells = {each.name: each.counted(subject, "raw") for each in subject.cells}
     of_viewers = f"(SELECT e.*, s.authenticated AS seen FROM viewers AS e {seam.seen}) AS e"  # noqa: S608
-    slices = [*_slices(subject.dimensions, ""), _audience(of_viewers.format(key="e.entity_id"))]
+    slices = [*_slices(subject.dimensions, ""), audience_of_viewers(of_viewers.format(key="e.entity_id"))]
     return text(_with({"raw": seam.events, **cells}) + _assembled(slices))
 
 
@@ -228,8 +238,28 @@ def viewers_of_all(seam: Seam) -> TextClause:
     )
 
 
-def figures_of_all(seam: Seam, viewers: str) -> TextClause:
-    """`figures` of each entity and of the site together; `viewers` is a table with `viewers_of_all`.
+def runs_of_all(seam: Seam) -> TextClause:
+    """Who viewed each entity, and the site, as rows of `seen_runs`; nobody is looked for in daily rows.
+
+    Parameters: the seam's, and `entity_id` for the site.
+    """
+    runs = (
+        f"""
+        SELECT entity_id, day, min(visitor) AS first, array_agg(visitor) AS visitors,
+            coalesce(array_agg(visitor) FILTER (WHERE authenticated), '{{}}') AS authenticated
+        FROM (
+            SELECT *, (row_number() OVER (PARTITION BY entity_id, day ORDER BY visitor) - 1) / {RUN} AS run
+            FROM ({VIEWERS.counted(subject, "raw")}) AS viewers
+        ) AS numbered
+        GROUP BY entity_id, day, run
+        """  # noqa: S608 - put together from this module's constants
+        for subject in (EACH_ENTITY, THE_SITE)
+    )
+    return text(_with({"raw": seam.events}) + " UNION ALL ".join(runs))
+
+
+def figures_of_all(seam: Seam, audience: str) -> TextClause:
+    """`figures` of each entity and of the site together; `audience` is a slice with their viewers.
 
     Parameters: the seam's, and `entity_id` for the site.
     """
@@ -237,11 +267,7 @@ def figures_of_all(seam: Seam, viewers: str) -> TextClause:
     cells = {each.name: each.counted(EACH_ENTITY, "raw") for each in shared}
     of_site = {f"site_{each.name}": each.counted(THE_SITE, each.name, are_cells=True) for each in shared}
     of_site["site_hours"] = HOURS.counted(THE_SITE, "raw")
-    slices = [
-        *_slices(EACH_ENTITY.dimensions, ""),
-        *_slices(THE_SITE.dimensions, "site_"),
-        _audience(f"{viewers} AS e"),
-    ]
+    slices = [*_slices(EACH_ENTITY.dimensions, ""), *_slices(THE_SITE.dimensions, "site_"), audience]
     return text(_with({"raw": seam.events, **cells, **of_site}) + _assembled(slices))
 
 
@@ -264,8 +290,8 @@ def _assembled(slices: Sequence[str]) -> str:
         "unique_viewers_authenticated": _sum("views_authenticated", "part = 'viewers'"),
     }
     breakdowns = (
-        f"coalesce(jsonb_object_agg(value, views{audience})"
-        f" FILTER (WHERE part = '{name}' AND views{audience} > 0), '{{}}') AS views_by_{name}{audience}"
+        f"coalesce((array_agg(by_value{audience}) FILTER (WHERE part = '{name}'))[1], '{{}}')"
+        f" AS views_by_{name}{audience}"
         for audience in AUDIENCES
         for name in SITE_DIMENSIONS
     )
@@ -282,27 +308,66 @@ def _sum(column: str, condition: str) -> str:
 
 
 def _slices(dimensions: Sequence[str], of: str) -> Iterator[str]:
-    """Views by outcome and by the values of each dimension, from the cells whose names begin with `of`."""
+    """Views by outcome, and of each dimension the views by its values, from the cells whose names begin
+    with `of`.
+    """
     added = ", ".join(f"CAST(sum({name}) AS bigint) AS {name}" for name in ADD_VIEWS)
-    group = "GROUP BY entity_id, day"
     yield f"""
-        SELECT entity_id, day, outcome AS part, NULL AS value, {added} FROM {of}kinds {group}, outcome
+        SELECT entity_id, day, outcome AS part, {added},
+            {", ".join(f"CAST(NULL AS jsonb) AS by_value{audience}" for audience in AUDIENCES)}
+        FROM {of}kinds GROUP BY entity_id, day, outcome
         """  # noqa: S608
+    # put together here, where there is one dimension: of all at once, each row would be looked at for each
+    by_value = ", ".join(
+        f"jsonb_object_agg(value, views{audience}) FILTER (WHERE views{audience} > 0) AS by_value{audience}"
+        for audience in AUDIENCES
+    )
     for name in dimensions:
         cells, value = SLICES[name]
-        part = f"SELECT entity_id, day, '{name}' AS part, {value} AS value"
+        views = f"SELECT entity_id, day, {value} AS value"
         if cells == KINDS.name:
-            yield f"{part}, {added} FROM {of}{cells} WHERE outcome = 'counted' {group}, {value}"  # noqa: S608
+            views += f", {added} FROM {of}{cells} WHERE outcome = 'counted' GROUP BY entity_id, day, {value}"  # noqa: S608
         else:
-            columns = ", ".join(f"CAST({name} AS bigint) AS {name}" for name in ADD_VIEWS)
-            yield f"{part}, {columns} FROM {of}{cells}"  # noqa: S608
-
-
-def _audience(viewers: str) -> str:
-    """The viewers that the daily rows do not count yet, `seen` by them or not, as a slice."""
-    return f"""
-        SELECT e.entity_id, e.day, 'viewers' AS part, NULL AS value,
-            count(*) FILTER (WHERE seen IS NULL) AS views,
-            count(*) FILTER (WHERE e.authenticated AND seen IS NOT TRUE) AS views_authenticated
-        FROM {viewers} GROUP BY e.entity_id, e.day
+            views += f", {', '.join(ADD_VIEWS)} FROM {of}{cells}"  # noqa: S608
+        yield f"""
+        SELECT entity_id, day, '{name}' AS part, CAST(NULL AS bigint) AS views,
+            CAST(NULL AS bigint) AS views_authenticated, {by_value}
+        FROM ({views}) AS views GROUP BY entity_id, day
         """  # noqa: S608
+
+
+AUDIENCE = """
+    SELECT e.entity_id, e.day, 'viewers' AS part, {everybody} AS views, {signed_in} AS views_authenticated,
+        CAST(NULL AS jsonb) AS by_value, CAST(NULL AS jsonb) AS by_value_authenticated
+    FROM {viewers} GROUP BY e.entity_id, e.day
+    """
+
+
+def audience_of_viewers(viewers: str) -> str:
+    """The viewers that the daily rows do not count yet, `seen` by them or not, as a slice."""
+    return AUDIENCE.format(
+        everybody="count(*) FILTER (WHERE seen IS NULL)",
+        signed_in="count(*) FILTER (WHERE e.authenticated AND seen IS NOT TRUE)",
+        viewers=viewers,
+    )
+
+
+def audience_of_runs(runs: str) -> str:
+    """The viewers of a table of `runs_of_all`, as a slice."""
+    return AUDIENCE.format(
+        everybody="CAST(sum(cardinality(visitors)) AS bigint)",
+        signed_in="CAST(sum(cardinality(authenticated)) AS bigint)",
+        viewers=f"{runs} AS e",
+    )
+
+
+def audience_of_events() -> str:
+    """The viewers of the events `raw`, of whom nobody was counted before, as slices."""
+    return " UNION ALL ".join(
+        AUDIENCE.format(
+            everybody="count(*)",
+            signed_in="count(*) FILTER (WHERE e.authenticated)",
+            viewers=f"({VIEWERS.counted(subject, 'raw')}) AS e",
+        )
+        for subject in (EACH_ENTITY, THE_SITE)
+    )

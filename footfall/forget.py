@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from redis import Redis
 from redis.exceptions import RedisError
-from sqlalchemy import Connection, Engine, delete, select, update
+from sqlalchemy import Connection, Engine, delete, select, text, update
 
 from footfall import counts, days, dead_letters, flush, host, keys, rollup, salts, visitors, writer
 from footfall.content_types import CONTENT_TYPES
@@ -24,6 +24,13 @@ from footfall.schema import DeadLetter, Entity, SeenVisitor, ViewEventRow, ViewS
 from footfall.settings import Settings
 
 AT_ONCE = 1_000  # slots
+# A run is named after its first visitor, who may be the one
+FORGET_RUN = text("DELETE FROM seen_runs WHERE day = :day AND visitors = ARRAY[CAST(:visitor AS bigint)]")
+FORGET_IN_RUN = text("""
+    UPDATE seen_runs SET first = (SELECT min(other) FROM unnest(visitors) AS other WHERE other <> :visitor),
+        visitors = array_remove(visitors, :visitor), authenticated = array_remove(authenticated, :visitor)
+    WHERE day = :day AND :visitor = ANY(visitors)
+""")
 T = TypeVar("T")
 
 
@@ -116,6 +123,8 @@ def _forget(connection: Connection, traces: _Traces, user_id: str, also_ownershi
     days.note_removals(connection, {day for day, amount in events.items() if amount})
     for day, viewer in traces.visitors.items():
         connection.execute(delete(SeenVisitor).where(SeenVisitor.day == day, SeenVisitor.visitor == viewer))
+        for statement in (FORGET_RUN, FORGET_IN_RUN):
+            connection.execute(statement, {"day": day, "visitor": viewer})
     slots = sum(
         connection.execute(delete(ViewSlot).where(ViewSlot.name.in_(part))).rowcount
         for part in _parts(sorted(traces.slots))

@@ -18,6 +18,7 @@ from footfall.schema import (
     DailyStats,
     Entity,
     EventDay,
+    SeenRun,
     SeenVisitor,
     ShownBehind,
     ViewCounter,
@@ -96,7 +97,7 @@ def erase(connection: Connection, name: Name, now: datetime, *, is_queued: bool 
     ).all()
     changed = Counter(row.day for row in erased)
     _tally_erased(connection, entity_id, changed)
-    for table in (ViewCounter, DailyStats, SeenVisitor, ViewSlot, ShownBehind):
+    for table in (ViewCounter, DailyStats, SeenRun, SeenVisitor, ViewSlot, ShownBehind):
         connection.execute(delete(table).where(table.entity_id == entity_id))
     gone = dict.fromkeys(("owner_id", "title", "parent_id", "comments"))
     connection.execute(

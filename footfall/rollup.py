@@ -1,12 +1,13 @@
 """From raw events to one row an entity and day.
 
-`roll_up` computes a day's rows as a whole, so that twice is the same as once. While a day still gets events,
-`roll_forward` adds what came since, and remembers whom it has counted; both give the same rows.
+`roll_up` computes a day's rows as a whole, so that twice is the same as once, and writes those that are not
+so already. While a day still gets events, `roll_forward` adds what came since, and remembers whom it has
+counted; both give the same rows.
 """
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -14,18 +15,24 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, delete, select, text, update
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.sql.elements import TextClause
 
 from footfall import entities, schema_check
 from footfall.definitions import (
     BREAKDOWNS,
     COUNTS,
     FIGURE_COLUMNS,
+    FIGURES,
     Seam,
+    audience_of_events,
+    audience_of_runs,
+    audience_of_viewers,
     figures_of_all,
+    runs_of_all,
     viewers_of_all,
 )
 from footfall.errors import Unavailable
-from footfall.schema import DailyStats, EventDay, RollupDay, SeenVisitor
+from footfall.schema import DailyStats, EventDay, RollupDay, SeenRun, SeenVisitor
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +47,9 @@ WORK_MEM = text("SET LOCAL work_mem = '64MB'")
 # Compiling the statements takes longer than they do
 NO_JIT = text("SET LOCAL jit = off")
 
+# Of a new day the planner knows nothing, and may compare each row of one table with each of another
+NO_NESTED_LOOPS = text("SET LOCAL enable_nestloop = off")
+
 DAYS_TO_ROLL = text("""
     SELECT day FROM event_days LEFT JOIN rollup_days USING (day)
     WHERE day BETWEEN :first AND :last AND sealed_at IS NULL
@@ -49,7 +59,7 @@ DAYS_TO_ROLL = text("""
 NEVER_ANALYZED = text("""
     SELECT CAST(CAST(oid AS regclass) AS text) FROM pg_class
     WHERE reltuples < 0 AND relkind = 'r' AND (
-        oid = ANY(CAST(ARRAY['entities', 'daily_stats', 'seen_visitors'] AS regclass[]))
+        oid = ANY(CAST(ARRAY['entities', 'daily_stats', 'seen_visitors', 'seen_runs'] AS regclass[]))
         OR oid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = CAST('view_events' AS regclass))
     )
 """)
@@ -71,6 +81,13 @@ def _added(breakdown: str) -> str:
         ) END"""  # noqa: S608 - a constant
 
 
+def _same(columns: Sequence[str], table: str) -> str:
+    """Whether the row `d` says what a row of `table` says."""
+    return " IS NOT DISTINCT FROM ".join(
+        f"({', '.join(f'{of}.{name}' for name in columns)})" for of in (table, "d")
+    )
+
+
 ADD_TO_ROW = ", ".join(
     (*(f"{name} = d.{name} + excluded.{name}" for name in COUNTS), *map(_added, BREAKDOWNS))
 )
@@ -81,11 +98,40 @@ ADD_FIGURES = text(f"""
     ON CONFLICT (entity_id, day) DO UPDATE SET {ADD_TO_ROW}
 """)  # noqa: S608 - constants
 
-# In the order of the index: neighbours are found and stored together
+# What is so already is left alone: a day that is checked at night and found right costs no writing
+DROP_FIGURES = text(f"""
+    DELETE FROM daily_stats AS d WHERE day = :day_0 AND NOT EXISTS (
+        SELECT FROM counted WHERE counted.entity_id = d.entity_id
+            AND {_same(FIGURES, "counted")}
+    )
+""")  # noqa: S608 - constants
+PUT_FIGURES = text(f"""
+    INSERT INTO daily_stats (entity_id, entity_type, day, {FIGURE_COLUMNS})
+    SELECT entity_id, entity_type, day, {FIGURE_COLUMNS} FROM counted JOIN entities ON entities.id = entity_id
+    ON CONFLICT (entity_id, day) DO NOTHING
+""")  # noqa: S608 - constants
+DROP_RUNS = text(f"""
+    DELETE FROM seen_runs AS d WHERE day = :day_0 AND NOT EXISTS (
+        SELECT FROM runs WHERE runs.entity_id = d.entity_id AND runs.first = d.first
+            AND {_same(("visitors", "authenticated"), "runs")}
+    )
+""")  # noqa: S608 - constants
+PUT_RUNS = text("""
+    INSERT INTO seen_runs (entity_id, day, first, visitors, authenticated)
+    SELECT entity_id, day, first, visitors, authenticated FROM runs
+    ON CONFLICT (day, entity_id, first) DO NOTHING
+""")
+
+# In the order of the index: neighbours are found and stored together. Nobody else adds to a day that is held,
+# and without ON CONFLICT a row costs half as much.
 REMEMBER_VIEWERS = text("""
     INSERT INTO seen_visitors (day, entity_id, visitor, authenticated)
-    SELECT day, entity_id, visitor, authenticated FROM viewers
-    WHERE seen IS NULL OR authenticated AND NOT seen
+    SELECT day, entity_id, visitor, authenticated FROM viewers WHERE seen IS NULL
+    ORDER BY day, entity_id, visitor
+""")
+REMEMBER_SIGN_INS = text("""
+    INSERT INTO seen_visitors (day, entity_id, visitor, authenticated)
+    SELECT day, entity_id, visitor, true FROM viewers WHERE authenticated AND NOT seen
     ORDER BY day, entity_id, visitor
     ON CONFLICT (day, entity_id, visitor) DO UPDATE SET authenticated = true
 """)
@@ -106,7 +152,7 @@ def days_to_roll(connection: Connection, today: date) -> list[date]:
 
 
 def roll_up(engine: Engine, day: date, now: datetime, *, keep_visitors: bool = False) -> RollupResult | None:
-    """Recompute the daily rows of `day`; None when another rollup of it is running, or nothing is kept of it.
+    """Recompute the daily rows of `day` and replace those that differ; None when another rollup of it is running, or nothing is kept of it.
 
     May be run twice, late, or by several at once. An event that is committed while this runs is not in it,
     but it has raised the day's version, so the day stays unclean and the next run takes it. With
@@ -231,10 +277,21 @@ def _replace(connection: Connection, day: date, now: datetime, keep_visitors: bo
     version = _version(connection, day)
     if version is None:
         return None  # never opened, or its raw rows are gone: its daily rows are all there is
-    connection.execute(delete(DailyStats).where(DailyStats.day == day))
+    seam = Seam(rolled=(), raw={day: -1})
+    parameters = _parameters(connection, seam)
+    connection.execute(NO_NESTED_LOOPS)
+    if keep_visitors:
+        _compute(connection, "runs", runs_of_all(seam), parameters)
+    _count(connection, seam, audience_of_runs("runs") if keep_visitors else audience_of_events(), parameters)
+    connection.execute(DROP_FIGURES, {"day_0": day})
+    rows = connection.execute(PUT_FIGURES).rowcount
     connection.execute(delete(SeenVisitor).where(SeenVisitor.day == day))
-    everything = Seam(rolled=(), raw={day: -1})
-    return _count(connection, day, version, everything, now, keep_visitors)
+    if keep_visitors:
+        connection.execute(DROP_RUNS, {"day_0": day})
+        connection.execute(PUT_RUNS)
+    else:
+        connection.execute(delete(SeenRun).where(SeenRun.day == day))
+    return _note(connection, RollupResult(day, rows, version), now, keep_visitors)
 
 
 def _add(connection: Connection, day: date, now: datetime) -> RollupResult | None:
@@ -244,7 +301,13 @@ def _add(connection: Connection, day: date, now: datetime) -> RollupResult | Non
         return _replace(connection, day, now, keep_visitors=True)
     if day not in seam.raw:
         return RollupResult(day=day, rows=0, version=version)
-    return _count(connection, day, version, seam, now, keep_visitors=True)
+    parameters = _parameters(connection, seam)
+    _compute(connection, "viewers", viewers_of_all(seam), parameters)
+    _count(connection, seam, audience_of_viewers("viewers AS e"), parameters)
+    rows = connection.execute(ADD_FIGURES).rowcount
+    connection.execute(REMEMBER_VIEWERS)
+    connection.execute(REMEMBER_SIGN_INS)
+    return _note(connection, RollupResult(day, rows, version), now, visitors_kept=True)
 
 
 def _version(connection: Connection, day: date) -> int | None:
@@ -253,33 +316,33 @@ def _version(connection: Connection, day: date) -> int | None:
     )
 
 
-def _count(
-    connection: Connection, day: date, version: int, seam: Seam, now: datetime, keep_visitors: bool
-) -> RollupResult:
-    """Add the seam's raw events to the daily rows, which hold `version` then."""
-    parameters = {**seam.parameters, "entity_id": entities.site(connection).id}
-    rows = _insert_figures(connection, seam, parameters)
-    if keep_visitors:
-        connection.execute(REMEMBER_VIEWERS)
-    noted = {"version": version, "rolled_up_at": now, "visitors_kept": keep_visitors}
-    statement = insert(RollupDay).values(day=day, **noted)
+def _note(connection: Connection, result: RollupResult, now: datetime, visitors_kept: bool) -> RollupResult:
+    noted = {"version": result.version, "rolled_up_at": now, "visitors_kept": visitors_kept}
+    statement = insert(RollupDay).values(day=result.day, **noted)
     connection.execute(statement.on_conflict_do_update(index_elements=["day"], set_=noted))
-    return RollupResult(day=day, rows=rows, version=version)
+    return result
 
 
-def _insert_figures(connection: Connection, seam: Seam, parameters: Mapping[str, Any]) -> int:
-    """Leaves who was counted in the temporary table `viewers`."""
+def _parameters(connection: Connection, seam: Seam) -> dict[str, Any]:
+    return {**seam.parameters, "entity_id": entities.site(connection).id}
+
+
+def _count(connection: Connection, seam: Seam, audience: str, parameters: Mapping[str, Any]) -> None:
+    """Leaves the figures of the seam's raw events in the temporary table `counted`."""
+    _compute(connection, "counted", figures_of_all(seam, audience), parameters)
+
+
+def _compute(connection: Connection, table: str, query: TextClause, parameters: Mapping[str, Any]) -> None:
+    """A temporary table in between: only a query that writes nothing is done by several processes."""
     connection.execute(WORK_MEM)
     connection.execute(NO_JIT)
-    # tables in between: only a query that writes nothing is done by several processes
-    for table, query in (("viewers", viewers_of_all(seam)), ("counted", figures_of_all(seam, "viewers"))):
-        connection.execute(text(f"CREATE TEMP TABLE {table} ON COMMIT DROP AS {query.text}"), parameters)
-    return connection.execute(ADD_FIGURES).rowcount
+    connection.execute(text(f"CREATE TEMP TABLE {table} ON COMMIT DROP AS {query.text}"), parameters)
 
 
 def _forget_visitors(connection: Connection, first_kept: date) -> None:
     """Days before get hardly any events: they are rolled up as a whole when one comes."""
-    connection.execute(delete(SeenVisitor).where(SeenVisitor.day < first_kept))
+    for table in (SeenVisitor, SeenRun):
+        connection.execute(delete(table).where(table.day < first_kept))
     connection.execute(
         update(RollupDay)
         .where(RollupDay.day < first_kept, RollupDay.visitors_kept)

@@ -126,8 +126,25 @@ class RollupDay(Base):
     visitors_kept: Mapped[bool]  # in `seen_visitors`, so that later events can be added to the daily rows
 
 
+class SeenRun(Base):
+    """Who was counted in the daily row of an entity, or of the site, when its day was rolled up as a whole:
+    some visitors a row, in order, from `first` to before the next row's. A row for each would cost twenty
+    times as much to write.
+    """
+
+    __tablename__ = "seen_runs"
+    __table_args__ = (UniqueConstraint("day", "entity_id", "first"),)
+    __mapper_args__ = {"primary_key": ["day", "entity_id", "first"]}
+
+    first: Mapped[int] = mapped_column(BigInteger)
+    day: Mapped[date]
+    entity_id: Mapped[int]  # as in `seen_visitors`
+    visitors: Mapped[list[int]] = mapped_column(ARRAY(BigInteger))
+    authenticated: Mapped[list[int]] = mapped_column(ARRAY(BigInteger))  # those of `visitors` who were
+
+
 class SeenVisitor(Base):
-    """Who is counted in the daily row of an entity, or of the site, while its day still gets events."""
+    """Who was counted since: in the daily row of an entity, or of the site, while its day gets events."""
 
     __tablename__ = "seen_visitors"
     __table_args__ = (UniqueConstraint("day", "entity_id", "visitor"),)

@@ -178,7 +178,7 @@ def empty(engine: Engine) -> None:
         connection.execute(
             text(
                 "TRUNCATE event_days, rollup_days, daily_stats, dead_letters, salts, view_counters,"
-                " view_slots, shown_behind, tallies, gaps, seen_visitors, audits, adoptions,"
+                " view_slots, shown_behind, tallies, gaps, seen_visitors, seen_runs, audits, adoptions,"
                 " referrer_domains RESTART IDENTITY"
             )
         )

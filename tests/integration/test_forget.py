@@ -287,7 +287,7 @@ def test_a_rollup_that_is_running_is_waited_for_and_brings_nobody_back(
     real_sleep = time.sleep
 
     def hold(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        if "INSERT INTO seen_visitors" in statement and not inside.is_set():
+        if "INSERT INTO seen_runs" in statement and not inside.is_set():
             inside.set()
             assert go_on.wait(20)
 

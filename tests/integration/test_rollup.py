@@ -25,7 +25,10 @@ NOW = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)
 TODAY = date(2026, 3, 10)
 DAY = date(2026, 3, 9)
 AT = datetime(2026, 3, 9, 15, 0, tzinfo=UTC)
-SEEN_OF = text("SELECT count(*) FROM seen_visitors WHERE entity_id = :id")
+SEEN = """(
+    SELECT entity_id, visitor FROM seen_visitors UNION ALL SELECT entity_id, unnest(visitors) FROM seen_runs
+) AS seen (entity_id, visitor)"""
+SEEN_OF = text(f"SELECT count(*) FROM {SEEN} WHERE entity_id = :id")
 WAITING = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
 
 
@@ -292,7 +295,7 @@ def test_what_an_erasure_took_away_is_not_added_to(engine: Engine, redis: Redis,
         rollup.catch_up(engine, TODAY, NOW)
     assert daily_rows(engine)["site", "2026-03-09"]["views"] == 1
     with engine.connect() as connection:
-        assert set(connection.scalars(text("SELECT visitor FROM seen_visitors"))) == {11, 99}
+        assert set(connection.scalars(text(f"SELECT visitor FROM {SEEN}"))) == {11, 99}
 
 
 def test_an_erasure_while_the_day_is_rolled_forward_wins(
@@ -314,7 +317,7 @@ def test_visitors_are_forgotten_the_day_after(engine: Engine, redis: Redis, sett
 
     def remembered() -> int:
         with engine.connect() as connection:
-            count: int = connection.execute(text("SELECT count(*) FROM seen_visitors")).scalar_one()
+            count: int = connection.execute(text(f"SELECT count(*) FROM {SEEN}")).scalar_one()
             return count
 
     assert remembered() == 6
@@ -385,7 +388,7 @@ def test_a_failed_rollup_leaves_the_old_rows_and_frees_the_lock(
     rollup.roll_up(engine, DAY, NOW)
     before = daily_rows(engine)
     with monkeypatch.context() as patch:
-        patch.setattr(rollup, "_insert_figures", _failing)
+        patch.setattr(rollup, "_note", _failing)
         with pytest.raises(RuntimeError):
             rollup.roll_up(engine, DAY, NOW)
     assert daily_rows(engine) == before
@@ -457,7 +460,7 @@ class _rollup_held_up:  # noqa: N801 - reads as a statement
         self._pool.shutdown()
 
     def _hold(self, _connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        if statement.startswith("DELETE FROM daily_stats WHERE daily_stats.day ="):
+        if "DELETE FROM daily_stats AS d" in statement:
             self._inside.set()
             assert self._go_on.wait(20)
 
