@@ -17,7 +17,15 @@ from footfall.settings import Settings
 from tests.integration.api import ADDRESS, API_KEY_HASH, FIREFOX, SERVICE, bearer
 
 # Tables that say something about an entity; `entities` itself keeps the name, to refuse what comes late
-TABLES = ("view_events", "view_counters", "daily_stats", "seen_visitors", "seen_runs", "view_slots", "shown_behind")
+TABLES = (
+    "view_events",
+    "view_counters",
+    "daily_stats",
+    "seen_visitors",
+    "seen_runs",
+    "view_slots",
+    "shown_behind",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -13,9 +13,9 @@ from redis import Redis
 from sqlalchemy import Engine, event, text
 from sqlalchemy.exc import OperationalError
 
-from footfall import database, entities, host, rollup, stats, writer
+from footfall import database, definitions, entities, host, rollup, stats, writer
 from footfall.database import read_snapshot
-from footfall.definitions import FIGURES
+from footfall.definitions import FIGURE_COLUMNS, FIGURES
 from footfall.event import ViewEvent
 from footfall.settings import Settings
 from tests.factory import make_event, store
@@ -311,6 +311,83 @@ def test_an_erasure_while_the_day_is_rolled_forward_wins(
     assert _site_views(engine) == daily_rows(engine)["site", "2026-03-09"]["views"] == 1
 
 
+def test_a_rollup_that_finds_everything_right_writes_nothing(
+    engine: Engine, redis: Redis, settings: Settings
+) -> None:
+    def places() -> list[Any]:
+        with engine.connect() as connection:
+            return [
+                connection.execute(text(f"SELECT ctid, xmin FROM {table} ORDER BY 1")).all()
+                for table in ("daily_stats", "seen_runs")
+            ]
+
+    store(engine, redis, settings, traffic(settings))
+    assert rollup.roll_up(engine, DAY, NOW, keep_visitors=True) == rollup.RollupResult(DAY, rows=4, version=1)
+    before = places()
+    assert all(before)
+    rollup.roll_up_closed_days(engine, TODAY, NOW, recheck=True)
+    assert places() == before
+
+
+def test_a_rollup_writes_the_rows_that_are_not_so(engine: Engine, redis: Redis, settings: Settings) -> None:
+    """Changed, too many, or missing; of figures, and of whom they count."""
+    store(engine, redis, settings, traffic(settings))
+    rollup.roll_up(engine, DAY, NOW, keep_visitors=True)
+    right, seen = daily_rows(engine), _runs(engine)
+    for table, wrong in (
+        ("daily_stats", "UPDATE daily_stats SET views_by_hour = '{\"x\": 1}' WHERE unique_viewers = 1"),
+        ("daily_stats", "DELETE FROM daily_stats WHERE views = 1"),
+        ("seen_runs", "UPDATE seen_runs SET authenticated = '{}'"),
+        ("seen_runs", "UPDATE seen_runs SET visitors = visitors || CAST(5 AS bigint)"),
+        ("seen_runs", "UPDATE seen_runs SET first = first - 1"),
+        ("seen_runs", "DELETE FROM seen_runs"),
+    ):
+        with engine.begin() as connection:
+            assert connection.execute(text(wrong)).rowcount, wrong
+        result = rollup.roll_up(engine, DAY, NOW, keep_visitors=True)
+        assert result is not None
+        assert (result.rows > 0) == (table == "daily_stats")
+        assert daily_rows(engine) == right
+        assert _runs(engine) == seen
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO entities (entity_type, external_id, created_at)"
+                                " VALUES ('page', '/none', '2026-03-09')"))  # fmt: skip
+        connection.execute(text(
+            f"INSERT INTO daily_stats (entity_id, entity_type, day, {FIGURE_COLUMNS})"
+            f" SELECT e.id, 'page', day, {FIGURE_COLUMNS} FROM daily_stats s, entities e"
+            " WHERE e.external_id = '/none' LIMIT 1"
+        ))  # fmt: skip
+    rollup.roll_up(engine, DAY, NOW, keep_visitors=True)
+    assert daily_rows(engine) == right
+
+
+def test_whoever_stands_in_a_run_of_a_whole_rollup_is_known_again(
+    engine: Engine, redis: Redis, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """First, last and in the middle of runs; who is between them, before and behind is new; some sign in."""
+    monkeypatch.setattr(definitions, "RUN", 3)
+
+    def views(visitors: Iterable[int], **more: Any) -> list[ViewEvent]:
+        return [make_event(settings, AT, external_id="/one", visitor=each, **more) for each in visitors]
+
+    store(engine, redis, settings, [*views(range(0, 100, 10)), *views([20], authenticated=True)])
+    rollup.roll_up(engine, DAY, NOW, keep_visitors=True)
+    assert [run for _, run, _ in _runs(engine)[:4]] == [[0, 10, 20], [30, 40, 50], [60, 70, 80], [90]]
+    for came, new in (([0, 20, 30, 50, 70, 90], 0), ([-1, 5, 25, 95], 4), ([-1, 5, 25, 95], 0)):
+        before = daily_rows(engine)["/one", "2026-03-09"]["unique_viewers"]
+        store(engine, redis, settings, views(came))
+        rollup.roll_forward(engine, DAY, NOW)
+        assert daily_rows(engine)["/one", "2026-03-09"]["unique_viewers"] == before + new
+    for signed_in, all_together in (([20], 1), ([40, 25], 3), ([40, 25], 3)):
+        store(engine, redis, settings, views(signed_in, authenticated=True))
+        rollup.roll_forward(engine, DAY, NOW)
+        row = daily_rows(engine)["/one", "2026-03-09"]
+        assert (row["unique_viewers"], row["unique_viewers_authenticated"]) == (14, all_together)
+    forward = daily_rows(engine)
+    rollup.roll_up(engine, DAY, NOW, keep_visitors=True)
+    assert daily_rows(engine) == forward
+
+
 def test_visitors_are_forgotten_the_day_after(engine: Engine, redis: Redis, settings: Settings) -> None:
     store(engine, redis, settings, traffic(settings))
     rollup.catch_up(engine, DAY, NOW)
@@ -393,6 +470,12 @@ def test_a_failed_rollup_leaves_the_old_rows_and_frees_the_lock(
             rollup.roll_up(engine, DAY, NOW)
     assert daily_rows(engine) == before
     assert rollup.roll_up(engine, DAY, NOW) is not None
+
+
+def _runs(engine: Engine) -> list[Any]:
+    query = text("SELECT entity_id, visitors, authenticated FROM seen_runs ORDER BY entity_id DESC, first")
+    with engine.connect() as connection:
+        return [tuple(row) for row in connection.execute(query)]
 
 
 def _any_event(settings: Settings, chance: random.Random) -> ViewEvent:
