@@ -85,7 +85,7 @@ COUNT_VIEWS = {
 ADD_VIEWS = {"views": "sum(views)", "views_authenticated": "sum(views_authenticated)"}
 VIEWS = "WHERE e.outcome = 'counted'"
 AT_LEAST_ONCE = {"authenticated": "bool_or(e.authenticated)"}
-# Few values each, so that all of them together are still few cells: one look at the events for four breakdowns
+# Few values each, so that all of them together are few cells: one look at the events for four breakdowns
 KINDS = Cells(
     "kinds",
     {

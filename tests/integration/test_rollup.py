@@ -271,7 +271,10 @@ def test_a_day_that_was_rolled_up_without_its_visitors_is_never_added_to(
     engine: Engine, redis: Redis, settings: Settings
 ) -> None:
     store(engine, redis, settings, traffic(settings))
+    rollup.roll_forward(engine, DAY, NOW)
     rollup.roll_up(engine, DAY, NOW)
+    with engine.connect() as connection:
+        assert connection.scalar(text(f"SELECT count(*) FROM {SEEN}")) == 0
     rollup.roll_forward(engine, DAY, NOW)
     store(engine, redis, settings, [make_event(settings, AT, external_id="/one", visitor=11)])
     assert _seen_by_a_reader(engine, "/one") == 5
@@ -296,6 +299,23 @@ def test_what_an_erasure_took_away_is_not_added_to(engine: Engine, redis: Redis,
     assert daily_rows(engine)["site", "2026-03-09"]["views"] == 1
     with engine.connect() as connection:
         assert set(connection.scalars(text(f"SELECT visitor FROM {SEEN}"))) == {11, 99}
+
+
+def test_whom_only_an_erased_page_had_is_new_to_the_site(
+    engine: Engine, redis: Redis, settings: Settings
+) -> None:
+    """Remembered in a run and, later, in a row."""
+    later = [make_event(settings, AT, external_id="/one", visitor=21)]
+    for events in (traffic(settings), later):
+        store(engine, redis, settings, events)
+        rollup.roll_forward(engine, DAY, NOW)
+    with engine.begin() as connection:
+        host.erase(connection, ("page", "/one"), NOW)
+    rollup.catch_up(engine, TODAY, NOW)
+    again = [make_event(settings, AT, external_id="/two", visitor=visitor) for visitor in (11, 12, 21)]
+    store(engine, redis, settings, again)
+    rollup.catch_up(engine, TODAY, NOW)
+    assert daily_rows(engine)["site", "2026-03-09"]["unique_viewers"] == 3
 
 
 def test_an_erasure_while_the_day_is_rolled_forward_wins(
