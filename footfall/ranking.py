@@ -58,7 +58,7 @@ RAW = """
     ) AS counted
 """
 NEW_VIEWERS = """
-    count(DISTINCT (e.day, e.visitor)) FILTER (WHERE e.visitor IS NOT NULL AND s.visitor IS NULL)
+    count(DISTINCT (e.day, e.visitor)) FILTER (WHERE e.visitor IS NOT NULL AND s.authenticated IS NULL)
 """
 # Who may have at least `at_least`, and how many nobody outside the heads has; at least one row
 CANDIDATES = text("""
