@@ -49,7 +49,7 @@ chaos: setup ## kill and harm everything at random for five minutes; SEED=7 MINU
 	@$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES))
 
 test: lint web-test ## lint, types, import contracts, all tests
-	@$(BIN)/pytest --cov --cov-report=term
+	@$(BIN)/pytest --numprocesses 2 --dist loadfile --cov --cov-report=term
 
 lock: setup ## write the lock files anew from pyproject.toml
 	@$(BIN)/pip-compile --quiet --upgrade --output-file requirements.lock pyproject.toml
