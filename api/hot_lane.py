@@ -7,7 +7,7 @@ it untouched, so that every error is found and worded in one place.
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Any, Protocol, get_args
@@ -86,7 +86,7 @@ class HotLane:
                 events = [event for _, event, _ in group]
                 errors = await self._made_durable(events) if events else []
                 for (request, _, _), error in zip(group, errors, strict=True):
-                    _answer(request, error)
+                    _tell(request.answer, error)
                 self._note(events, [began for _, _, began in group], errors)
         finally:
             self._task = None
@@ -94,14 +94,19 @@ class HotLane:
     def _read(self, turn: Sequence[tuple[Request, float]]) -> list[tuple[Request, ViewEvent, float]]:
         """The events of a turn; whoever has none is answered or handed over."""
         # one after the other and not as each comes: so the processor finds the code where it was
-        group = []
+        now = utc_now()
+        group: list[tuple[Request, ViewEvent, float]] = []
+        if not self._here.salts.are_at_hand(now):  # they have to be asked for, which takes time
+            for request, _ in turn:
+                _tell(request.hand_over)
+            return group
         for request, began in turn:
             try:
-                event, heads = self._event(request)
+                event, heads = self._event(request, now)
             except Limited as error:
-                _answer(request, error)
+                _tell(request.answer, error)
             except Exception:
-                request.hand_over()  # Flask comes to the same, and says it
+                _tell(request.hand_over)  # Flask comes to the same, and says it
             else:
                 request.head = heads[event.outcome]
                 group.append((request, event, began))
@@ -147,18 +152,16 @@ class HotLane:
         unknown = sum(event.country is None for event in events)
         self._here.traffic.countries_asked(known=len(events) - unknown, unknown=unknown)
 
-    def _event(self, request: Request) -> tuple[ViewEvent, Mapping[Outcome, bytes]]:
+    def _event(self, request: Request, now: datetime) -> tuple[ViewEvent, Mapping[Outcome, bytes]]:
         """The event, and how its answer's head ends.
 
         Raises `Limited`, and whatever is wrong with a request that Flask has to answer.
         """
-        here, scope, now = self._here, request.scope, utc_now()
+        here, scope = self._here, request.scope
         headers = dict(scope["headers"])
         if len(headers) < len(scope["headers"]):
             raise Invalid("headers", "one of them comes twice")
         sent = headers.get
-        if not here.salts.are_at_hand(now):
-            raise Unavailable("the day's salt has to be asked for, which takes time")
         said = tuple(map(sent, SAID))
         browser, heads = self._browsers.get(said) or self._browser(said)
         peer = scope["client"][0] if scope["client"] else ""
@@ -193,9 +196,9 @@ class HotLane:
         return made
 
 
-def _answer(request: Request, error: Exception | None) -> None:
+def _tell(what: Callable[..., None], *told: Exception | None) -> None:
     try:
-        request.answer(error)
+        what(*told)
     except Exception:  # one client's, which the others have nothing to do with
         log.exception("a page view could not be answered")
 

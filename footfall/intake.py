@@ -25,6 +25,7 @@ DEFAULT_VIEW_SOURCE = "web"
 AHEAD = timedelta(minutes=5)  # how wrong a client's clock may be
 # of the year 9999, where Python's calendar ends; 48 bits reach further
 LAST_MILLISECOND = (datetime.max.replace(tzinfo=UTC) - EPOCH) // timedelta(milliseconds=1)
+MILLISECOND = timedelta(milliseconds=1)
 OFFLINE = timedelta(hours=24)  # how long a browser may hold a view back
 
 
@@ -324,7 +325,7 @@ def _time_of(event_id: UUID) -> datetime | None:
     milliseconds = milliseconds_of(event_id)
     if milliseconds is None or milliseconds > LAST_MILLISECOND:
         return None
-    return EPOCH + timedelta(milliseconds=milliseconds)
+    return EPOCH + milliseconds * MILLISECOND
 
 
 def _id(body: Body) -> UUID | None:
