@@ -156,7 +156,7 @@ def rollup(day: datetime | None, data_dir: Path) -> None:
         for each in days:
             result = roll_up(engine, each, utc_now())
             if result is not None:
-                click.echo(f"{each}: {result.rows} rows")
+                click.echo(f"{each}: {result.rows} rows written")
             elif day is None:
                 click.echo(f"{each}: left to another process, which is at it")
             else:

@@ -174,7 +174,7 @@ def _roll_up(instance: Instance) -> Iterator[str]:
         if result is None:
             yield f"not done: {day} is being rolled up by another process"
         else:
-            yield f"rolled up {day}: {result.rows} rows"
+            yield f"rolled up {day}: {result.rows} rows written"
 
 
 def _raise_shown(instance: Instance) -> Iterator[str]:
