@@ -11,9 +11,9 @@ from api.parts import parts
 from footfall import access, intake
 from footfall.clock import utc_now
 from footfall.content_types import OTHER_VIEW_TYPE
-from footfall.errors import Limited
+from footfall.errors import Limited, Unavailable
 from footfall.event import View
-from footfall.group_commit import LIMITED
+from footfall.group_commit import LIMITED, NO_COUNT
 
 PAGE_VIEW_PATH = "/track/page-view"
 BATCH_PATH = "/track/batch"
@@ -41,6 +41,8 @@ def batch() -> ResponseReturnValue:
     access.require(callers.caller(now), "service")
     found = intake.batch(bodies.json_object(BATCH_BYTES), now, parts().edge)
     taken = parts().acceptance.take(found.views, now)
+    if any(one.status == "unavailable" for one in taken):
+        raise Unavailable(NO_COUNT)
     refused = [
         {"index": index, "error": LIMITED}
         for index, one in zip(found.indexes, taken, strict=True)

@@ -57,8 +57,8 @@ class Acceptance:
     def take(self, views: Sequence[View], now: datetime) -> list[Taken]:
         """Make `views` durable; what became of each, parallel to them.
 
-        Raises `Unavailable` when no store can take them. An entry with the status `limited` was refused,
-        the others are safe.
+        Raises `Unavailable` when no store can take them. Those with the status `limited` were refused, those
+        with `unavailable` have a count that could not be read; the others are safe.
         """
         if not views:
             return []
@@ -128,7 +128,10 @@ class Acceptance:
         unseeded = [i for i, one in enumerate(taken) if one.status == "seed"]
         if not unseeded:
             return taken
-        seeds, refused = self._seeds({views[i].event.name for i in unseeded}, now)
+        try:
+            seeds, refused = self._seeds({views[i].event.name for i in unseeded}, now)
+        except Unavailable:  # which is nothing to those who came with them
+            return [Taken("unavailable", one.outcome, 0) if one.status == "seed" else one for one in taken]
         again = [i for i in unseeded if views[i].event.name not in refused]
         for i, one in zip(again, self._take_seeded([views[i] for i in again], seeds, now), strict=True):
             taken[i] = one

@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 MOST_VIEWS = 1_000  # of a group: what a transaction of the fallback writes well within its timeout
 # Longer than a Redis that hangs and a database that hangs after it; then the client may try again
 LONGEST_WAIT_SECONDS = 35.0
+NO_COUNT = "the counts cannot be read now"
 LIMITED = "too many new ids today, or too many view types of this one"
 
 Done = Callable[[list[Taken] | Exception], None]
@@ -74,6 +75,8 @@ class GroupCommit:
             raise Unavailable("the stores take too long") from None
         if taken.status == "limited":
             raise Limited(LIMITED, retry_after_seconds=3600)
+        if taken.status == "unavailable":
+            raise Unavailable(NO_COUNT)
         return taken
 
     def _start(self) -> None:

@@ -48,7 +48,7 @@ WORK_MEM = text("SET LOCAL work_mem = '64MB'")
 # Compiling the statements takes longer than they do
 NO_JIT = text("SET LOCAL jit = off")
 
-# Of a new day the planner knows nothing, and may compare each row of one table with each of another
+# Of what has just come the planner knows nothing, and may compare each row of one table with each of another
 NO_NESTED_LOOPS = text("SET LOCAL enable_nestloop = off")
 
 # Most viewers are seen once: sorting them, which several processes can do, and which gives runs their order,
@@ -286,7 +286,6 @@ def _replace(connection: Connection, day: date, now: datetime, keep_visitors: bo
         return None  # never opened, or its raw rows are gone: its daily rows are all there is
     seam = Seam(rolled=(), raw={day: -1})
     parameters = _parameters(connection, seam)
-    connection.execute(NO_NESTED_LOOPS)
     if keep_visitors:
         connection.execute(BY_SORTING)
         _compute(connection, "runs", runs_of_all(seam), parameters)
@@ -343,8 +342,8 @@ def _count(connection: Connection, seam: Seam, audience: str, parameters: Mappin
 
 def _compute(connection: Connection, table: str, query: TextClause, parameters: Mapping[str, Any]) -> None:
     """A temporary table in between: only a query that writes nothing is done by several processes."""
-    connection.execute(WORK_MEM)
-    connection.execute(NO_JIT)
+    for setting in (WORK_MEM, NO_JIT, NO_NESTED_LOOPS):
+        connection.execute(setting)
     connection.execute(text(f"CREATE TEMP TABLE {table} ON COMMIT DROP AS {query.text}"), parameters)
 
 

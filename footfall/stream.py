@@ -72,9 +72,9 @@ class Backlog:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What the atomic step did with a view; with `seed` and `limited` it did nothing."""
+    """What the atomic step did with a view; only with `taken` and `retry` is it safe."""
 
-    status: Literal["taken", "retry", "seed", "limited"]
+    status: Literal["taken", "retry", "seed", "limited", "unavailable"]
     outcome: Outcome
     views: int  # of the entity, of all types, as shown
 

@@ -17,6 +17,7 @@ from sqlalchemy import Engine, text
 from footfall import breaker, group_commit, stream, writer
 from footfall.acceptance import Acceptance
 from footfall.clock import utc_now
+from footfall.database import make_engine
 from footfall.errors import Limited, Unavailable
 from footfall.event import View, decode
 from footfall.group_commit import GroupCommit
@@ -94,13 +95,27 @@ def test_each_is_told_what_became_of_its_own_view(door: Acceptance, settings: Se
     views = [story(settings), page(settings), again, again, page(settings), story(settings)]
     with ThreadPoolExecutor(len(views)) as pool:
         answers = []
-        for view in views:  # one after the other, so that the order is known
+        for number, view in enumerate(views):  # one after the other, so that the order is known
             answers.append(pool.submit(group.take, view, utc_now()))
-            wait_until(lambda: len(gate.groups) + group.waiting == len(answers))
+            wait_until(lambda number=number: gate.groups == [1] and group.waiting == number)  # type: ignore[misc]
         gate.opened.set()
         told = [answer.result() for answer in answers]
     assert [one.status for one in told] == ["taken", "taken", "taken", "retry", "taken", "taken"]
     assert [one.views for one in told] == [1, 0, 2, 2, 0, 3]
+
+
+def test_a_count_that_cannot_be_read_is_nothing_to_those_who_came_with_it(
+    door: Acceptance, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = utc_now()
+    assert door.take([story(settings)], now)[0].status == "taken"  # from here on Redis knows its count
+    gone = make_engine(replace(settings, database_url="postgresql+psycopg2://nobody@/nothing?host=/nowhere"))
+    monkeypatch.setattr(door, "_engine", gone)
+    unknown = make_event(settings, now, id=uuid7(now), entity_type="story", external_id="s2")
+    taken = door.take([story(settings), View(unknown), page(settings)], now)
+    assert [one.status for one in taken] == ["taken", "unavailable", "taken"]
+    with pytest.raises(Unavailable, match="counts"):
+        GroupCommit(door.take).take(View(unknown), now)
 
 
 def test_a_group_is_bounded(door: Acceptance, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

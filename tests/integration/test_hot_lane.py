@@ -5,20 +5,26 @@ And what is served as a whole: slow bodies, clients that go away, answers that a
 
 import asyncio
 import json
+import socket
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 import pytest
+import uvicorn
 from flask import Flask, Response
 from redis import Redis
 from sqlalchemy import Engine
+from uvicorn.server import ServerState
 
 from api import asgi, connection, tracking
+from api.__main__ import UVICORN
 from api.app import create_app
 from api.asgi import Application, Scope
+from api.connection import Connection
 from api.hot_lane import PATH, HotLane, Request
 from api.parts import KEY
 from footfall import stream
@@ -312,6 +318,40 @@ def test_who_says_nothing_is_hung_up_on(lane: Application, monkeypatch: pytest.M
         return found.status
 
     assert converse(lane, talk()) == 204
+
+
+def test_who_never_reads_its_answers_is_hung_up_on(
+    lane: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over a real socket: it is the kernel that knows what the client has not taken."""
+    monkeypatch.setattr(connection, "UNREAD_SECONDS", 1)
+    ended = asyncio.Event()
+
+    class Noted(Connection):
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            ended.set()
+
+    async def talk() -> None:
+        loop = asyncio.get_running_loop()
+        state, config = ServerState(), uvicorn.Config(lane, **UVICORN)
+        server = await loop.create_server(
+            lambda: Noted(config=config, server_state=state, app_state={}), "127.0.0.1", 0
+        )
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.connect(server.sockets[0].getsockname())
+            client.setblocking(False)
+            asked = b"".join(request("GET", b"/static/dashboard.css", [(b"host", b"x")]))
+            # more than the kernel holds of answers; when it takes no more requests, that is enough as well
+            with suppress(BlockingIOError):
+                for _ in range(1_000):
+                    client.send(asked)
+            await asyncio.wait_for(ended.wait(), 20)
+        server.close()
+        await server.wait_closed()
+
+    converse(lane, talk())
 
 
 def test_headers_without_end_are_refused(lane: Application) -> None:
