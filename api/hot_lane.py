@@ -32,9 +32,8 @@ PATH = f"/api{tracking.PAGE_VIEW_PATH}"
 ANSWERED = Answered("tracking", "POST", PATH, 204)
 # The headers of which a browser sends the same ones each time
 SAID = (b"content-type", b"user-agent", b"origin", b"host", b"sec-gpc", b"dnt")
-MOST_BROWSERS = (
-    2048  # whose headers are kept as they were read, at most some 8 MB; what is rarer is read anew
-)
+# How many of those are kept as they were read, at most some 8 MB, and how long they may be to be kept
+MOST_BROWSERS = 2048
 BROWSER_BYTES = 1024
 
 
