@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from redis import Redis
 from sqlalchemy import Engine, text
 
+from api import connection
 from api.app import create_app
 from api.asgi import Application, Scope
 from api.parts import KEY
@@ -26,6 +27,7 @@ from footfall.settings import Settings
 from tests.asgi import exchange
 from tests.factory import make_event
 from tests.integration.api import API_KEY, API_KEY_HASH, FIREFOX, bearer
+from tests.wire import ask
 
 FIXTURES_STAY = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 
@@ -231,6 +233,41 @@ def asked(
     }
     start, *pieces = asyncio.run(exchange(served, scope, [body]))
     return start["status"], list(start["headers"]), b"".join(piece.get("body", b"") for piece in pieces)
+
+
+REQUESTS = (
+    b"POST /api/track/page-view HTTP/1.1\r\nhost: a\r\ncontent-type: text/plain\r\ncontent-length: 14\r\n\r\n"
+    b'{"path": "/a"}',
+    b"POST /api/track/page-view HTTP/1.1\r\ncontent-type: text/plain\r\ntransfer-encoding: chunked\r\n\r\n"
+    b'e\r\n{"path": "/a"}\r\n0\r\n\r\n',
+    b"GET /api/health?a=b HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
+    b"POST /api/track/batch HTTP/1.0\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\n{}",
+)
+
+
+@search(max_examples=200, deadline=None, suppress_health_check=FIXTURES_STAY)
+@given(data=st.data(), first=st.sampled_from(REQUESTS), second=st.sampled_from(REQUESTS))
+def test_whatever_bytes_come_by_a_connection_it_answers_or_hangs_up(
+    served: Application,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    data: st.DataObject,
+    first: bytes,
+    second: bytes,
+) -> None:
+    """Two requests with bytes taken out, put in or doubled, in pieces of any size."""
+    monkeypatch.setattr(connection, "REQUEST_SECONDS", 0.02)
+    monkeypatch.setattr(connection, "LOOK_SECONDS", 0.01)
+    sent = first + second
+    for _ in range(data.draw(st.integers(0, 3))):
+        start, end = sorted((data.draw(st.integers(0, len(sent))), data.draw(st.integers(0, len(sent)))))
+        sent = sent[:start] + data.draw(st.binary(max_size=8) | st.just(sent[start:end])) + sent[end:]
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(sent)), max_size=4)))
+    pieces = [sent[start:end] for start, end in zip([0, *cuts], [*cuts, len(sent)], strict=True)]
+    answer = ask(served, *[piece for piece in pieces if piece])
+    assert answer is None or answer.status < 500, (answer, pieces)
+    assert not [record for record in caplog.records if record.levelname in ("ERROR", "CRITICAL")], pieces
+    caplog.clear()
 
 
 @pytest.mark.parametrize(
