@@ -13,9 +13,8 @@ from api.asgi import create_app
 from api.connection import Connection
 
 STOP_SECONDS = 8  # for requests under way when the process is told to end
-IDLE_SECONDS = (
-    75  # longer than proxies keep their connections, so that they end them and no request meets the end
-)
+# Longer than proxies keep their connections, so that they end them and no request meets the end
+IDLE_SECONDS = 75
 
 UVICORN: dict[str, Any] = {
     "http": Connection,

@@ -32,8 +32,7 @@ def viewer(sender: access.Caller | None) -> Viewer:
     sent = request.headers.get
     here = parts()
     country = sent(here.settings.country_header) if here.settings.country_header else None
-    no_trace = sent("Sec-GPC") == "1" or sent("DNT") == "1"
-    browser = Browser(sent("User-Agent", ""), no_trace, own_domains(sent("Origin", ""), sent("Host", "")))
+    browser = browser_of(*(sent(name, "") for name in ("User-Agent", "Origin", "Host", "Sec-GPC", "DNT")))
     found = viewer_of(here.countries, sender, request.remote_addr or "", country, browser)
     known = found.country is not None
     here.traffic.countries_asked(known=int(known), unknown=int(not known))
@@ -46,6 +45,11 @@ class Browser(NamedTuple):
     user_agent: str
     keep_no_visitor: bool  # Sec-GPC or DNT
     own_domains: frozenset[str]  # the site's, as the browser calls it
+
+
+def browser_of(user_agent: str, origin: str, host: str, sec_gpc: str, dnt: str) -> Browser:
+    """What these headers say; empty are those that were not sent."""
+    return Browser(user_agent, sec_gpc == "1" or dnt == "1", _own_domains(origin, host))
 
 
 def viewer_of(
@@ -77,7 +81,7 @@ def client_address(peer: str, forwarded: str, trusted_proxies: int) -> str:
 
 
 @lru_cache(maxsize=1024)  # a site has few names; what else is sent costs no more than without
-def own_domains(origin: str, host: str) -> frozenset[str]:
+def _own_domains(origin: str, host: str) -> frozenset[str]:
     """The site as the browser calls it: the page's origin, and the host that serves this request."""
     urls = (origin, f"http://{host}")
     return frozenset(name for url in urls if (name := referrers.host_of(url)))

@@ -186,9 +186,8 @@ class Connection(HttpToolsProtocol):
         elif self.pipeline:
             self.on_response_complete()
         else:
-            self._idle_since = (
-                self.loop.time()
-            )  # instead of uvicorn's timer, which costs more than all of this
+            # instead of uvicorn's timer, which costs more than all of this
+            self._idle_since = self.loop.time()
 
     def hand_over(self, view: PageView, *, has_more: bool = False) -> None:
         """Give to ASGI what was to be a page view; with `has_more` its body is still being read."""

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 PATH = f"/api{tracking.PAGE_VIEW_PATH}"
 ANSWERED = Answered("tracking", "POST", PATH, 204)
-# The headers of which a browser sends the same ones each time
+# The headers of which a browser sends the same ones each time; from the second on as `browser_of` takes them
 SAID = (b"content-type", b"user-agent", b"origin", b"host", b"sec-gpc", b"dnt")
 # How many of those are kept as they were read, at most some 8 MB, and how long they may be to be kept
 MOST_BROWSERS = 2048
@@ -182,12 +182,11 @@ class HotLane:
 
     def _browser(self, said: tuple[bytes | None, ...]) -> tuple[Browser, Mapping[Outcome, bytes]]:
         """What a browser says of itself, and its answers' heads. Raises `UnsupportedMediaType`."""
-        content_type, user_agent, origin, host, gpc, dnt = said
-        bodies.require_media_type(_text(content_type or b""))
-        no_trace = gpc == b"1" or dnt == b"1"
-        domains = callers.own_domains(_text(origin or b""), _text(host or b""))
+        content_type, *of_browser = (_text(value or b"") for value in said)
+        bodies.require_media_type(content_type)
+        origin = said[SAID.index(b"origin")]
         opening = {} if origin is None else cors.headers(_text(origin), self._origins)
-        made = Browser(_text(user_agent or b""), no_trace, domains), _heads(opening)
+        made = callers.browser_of(*of_browser), _heads(opening)
         if sum(len(value or b"") for value in said) <= BROWSER_BYTES:
             if len(self._browsers) >= MOST_BROWSERS:
                 self._browsers.clear()

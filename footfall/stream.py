@@ -20,7 +20,7 @@ from footfall import keys, scripts
 from footfall.content_types import PAGE
 from footfall.errors import Unavailable
 from footfall.event import EPOCH, Outcome, View, ViewEvent, encode
-from footfall.loop_redis import LoopRedis
+from footfall.loop_redis import ANSWER_SECONDS, CONNECT_SECONDS, LoopRedis
 from footfall.scripts import Call
 from footfall.settings import Settings
 
@@ -87,8 +87,8 @@ def connect(settings: Settings) -> Redis:
     """
     return Redis.from_url(
         settings.redis_url,
-        socket_connect_timeout=1.0,
-        socket_timeout=5.0,
+        socket_connect_timeout=CONNECT_SECONDS,
+        socket_timeout=ANSWER_SECONDS,
         health_check_interval=30,
         retry=Retry(NoBackoff(), 0),
     )
