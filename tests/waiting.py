@@ -10,3 +10,9 @@ def wait_until(condition: Callable[[], object], what: str = "something", seconds
     while not condition():
         assert time.monotonic() < deadline, f"waited {seconds:.0f} s for {what}"
         time.sleep(0.02)
+
+
+def wait_for_growth(number: Callable[[], int], by: int = 50) -> None:
+    """Until something has grown since now."""
+    more = number() + by
+    wait_until(lambda: number() >= more)

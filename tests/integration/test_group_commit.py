@@ -26,7 +26,7 @@ from footfall.settings import Settings
 from footfall.stream import Taken
 from tests.factory import make_event
 from tests.integration.own_redis import OwnRedis
-from tests.waiting import wait_until
+from tests.waiting import wait_for_growth, wait_until
 
 TIMEOUT_SECONDS = 0.5  # instead of 5, which would make each pause long
 Take = Callable[[Sequence[View], datetime], list[Taken]]
@@ -252,12 +252,6 @@ def test_with_redis_harmed_under_load_every_view_answered_is_written_once(
     assert len(views) > 300
     assert sorted(stored_ids(engine)) == sorted(view.event.id for view in views)
     assert impatient.xlen(stream.STREAM_KEY) == 0
-
-
-def wait_for_growth(number: Callable[[], int], by: int = 50) -> None:
-    """Until something has grown since now."""
-    more = number() + by
-    wait_until(lambda: number() >= more)
 
 
 def stored_ids(engine: Engine) -> list[UUID]:

@@ -20,14 +20,14 @@ from api.hot_lane import PATH
 from api.parts import KEY
 from footfall import breaker, loop_redis, scripts, stream, writer
 from footfall.clock import utc_now
-from footfall.event import ViewEvent, decode
+from footfall.event import ViewEvent
 from footfall.ids import uuid7
 from footfall.loop_redis import LoopRedis
 from footfall.settings import Settings
 from tests.factory import make_event
-from tests.integration.api import FIREFOX
+from tests.integration.api import FIREFOX, queued
 from tests.integration.own_redis import OwnRedis
-from tests.waiting import wait_until
+from tests.waiting import wait_for_growth, wait_until
 from tests.wire import Wire, converse, request
 
 OF_TLS = "rediss://localhost/0"
@@ -59,8 +59,7 @@ def put(redis: LoopRedis, *events: ViewEvent) -> None:
 
 
 def queued_ids(client: Redis) -> list[UUID]:
-    entries = stream.entries_until(client, stream.last_id(client))
-    return [one.id for entry in entries for one in decode(entry.payload) if isinstance(one, ViewEvent)]
+    return [one.id for one in queued(client)]
 
 
 def event(settings: Settings) -> ViewEvent:
@@ -211,38 +210,35 @@ def test_with_redis_harmed_under_load_every_view_answered_is_written_once(
     async def talk() -> None:
         await asyncio.gather(*(send(mine) for mine in answered))
 
-    def grow(by: int) -> None:
-        more = sum(map(len, answered)) + by
-        wait_until(lambda: sum(map(len, answered)) >= more)
+    def sent() -> int:
+        return sum(map(len, answered))
 
-    def wait_for_fallback() -> None:
-        before = parts.acceptance.fallback_views
-        wait_until(lambda: parts.acceptance.fallback_views > before)
+    def past_redis() -> int:
+        return int(parts.acceptance.fallback_views)
 
     with ThreadPoolExecutor(1) as pool:
         sender = pool.submit(converse, application, talk())
         try:
             for _ in range(3):
-                grow(200)
+                wait_for_growth(sent, by=200)
                 if harm == "paused":
                     with own.paused():
-                        wait_for_fallback()
+                        wait_for_growth(past_redis, by=1)
                 elif harm == "killed":
                     own.kill()
-                    wait_for_fallback()
+                    wait_for_growth(past_redis, by=1)
                     own.start()
                 else:
                     client.client_pause(300)
-                grow(200)
+                wait_for_growth(sent, by=200)
                 wait_until(lambda: client.xlen(stream.STREAM_KEY))
         finally:
             stop.set()
         sender.result()
     writer.drain(engine, client, settings, "test")
-    sent = [one for mine in answered for one in mine]
     with engine.connect() as connection:
         stored = list(connection.scalars(text("SELECT id FROM view_events")))
-    assert sorted(stored) == sorted(sent)
+    assert sorted(stored) == sorted(one for mine in answered for one in mine)
     assert client.xlen(stream.STREAM_KEY) == 0
     parts.engine.dispose()
     parts.redis.close()
