@@ -17,6 +17,8 @@ LOCK_TIMEOUT = text("SET LOCAL lock_timeout = '500ms'")
 # Opening and sealing are rare and must see each other's result; any number, the same everywhere
 DAYS_LOCK = text("SELECT pg_advisory_xact_lock(7108621)")
 
+DAYS_AHEAD = 2  # clocks ahead, and zones ahead of UTC, reach tomorrow; nothing honest reaches further
+
 # By their bounds and not by their names, which anybody may change
 PARTITIONS = text("""
     SELECT CAST(substring(pg_get_expr(partition.relpartbound, partition.oid) FROM '[0-9]+-[0-9]+-[0-9]+')
@@ -29,8 +31,9 @@ PARTITIONS = text("""
 SEAL_COUNTERS = text("""
     UPDATE view_counters AS c SET sealed = c.sealed + day.views
     FROM (
-        SELECT entity_id, view_type, count(*) AS views FROM view_events
-        WHERE day = :day AND outcome = 'counted' GROUP BY entity_id, view_type
+        SELECT entity_id, view_type, count(*) AS views
+        FROM view_events JOIN event_kinds AS kind ON kind.id = kind_id AND outcome = 'counted'
+        WHERE day = :day GROUP BY entity_id, view_type
     ) AS day
     WHERE c.entity_id = day.entity_id AND c.view_type = day.view_type
 """)

@@ -20,8 +20,6 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.sql.elements import TextClause
 from sqlalchemy.types import Date
 
-UNKNOWN_COUNTRY = "ZZ"  # CLDR's code for a region that is not known; browsers can name it
-
 COUNTS = (
     "views",
     "unique_viewers",
@@ -44,10 +42,10 @@ FIGURE_COLUMNS = ", ".join(FIGURES)
 
 # What a view is counted under in each breakdown, and which of the cells know
 SLICES = {
-    "country": ("kinds", "country"),
-    "device": ("kinds", "device"),
-    "type": ("kinds", "view_type"),
-    "source": ("kinds", "view_source"),
+    "country": ("kinds", "kind.country"),
+    "device": ("kinds", "kind.device"),
+    "type": ("kinds", "kind.view_type"),
+    "source": ("kinds", "kind.view_source"),
     "referrer": ("referrers", "referrer_domain"),  # a view without one is counted under none
     "hour": ("hours", """to_char(hour AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24') || '\\:00\\:00+00\\:00'"""),
 }
@@ -62,19 +60,31 @@ class Cells:
 
     name: str
     columns: Mapping[str, str]
-    events: str  # which of them
+    of_kinds: tuple[str, ...]  # which of them: conditions on their `kind`
+    of_events: tuple[str, ...]  # and on the event `e`
     counts: Mapping[str, str]
     counts_of_cells: Mapping[str, str]  # the same of several cells together
 
-    def counted(self, subject: "Subject", rows: str, *, are_cells: bool = False) -> str:
-        """The cells of a subject, of `rows` that are events, or cells with another subject."""
-        columns = {name: name for name in self.columns} if are_cells else self.columns
-        counts = self.counts_of_cells if are_cells else self.counts
-        named = ", ".join(f"{value} AS {name}" for name, value in {**columns, **counts}.items())
+    def counted(self, subject: "Subject", rows: str) -> str:
+        """The cells of a subject, of `rows` that are events."""
+        source = subject.events.format(rows=rows)
+        if of_kinds := [*self.of_kinds, *subject.of_kinds]:
+            source += f" JOIN event_kinds AS kind ON {' AND '.join(['kind.id = e.kind_id', *of_kinds])}"
+        if self.of_events:
+            source += f" WHERE {' AND '.join(self.of_events)}"
+        return self._grouped(subject, source, {**self.columns, **self.counts})
+
+    def counted_again(self, subject: "Subject", rows: str) -> str:
+        """The same, of `rows` that are cells with another subject."""
+        columns = {name: name for name in self.columns}
+        return self._grouped(subject, subject.cells_of.format(rows=rows), {**columns, **self.counts_of_cells})
+
+    def _grouped(self, subject: "Subject", source: str, named: Mapping[str, str]) -> str:
+        columns = ", ".join(f"{of} AS {name}" for name, of in named.items())
         return f"""
-            SELECT {subject.key} AS entity_id, e.day, {named} FROM {subject.events.format(rows=rows)}
-            {"" if are_cells else self.events}
-            GROUP BY {", ".join(str(n) for n in range(1, len(columns) + 3))}
+            SELECT {subject.key} AS entity_id, e.day, {columns}
+            FROM {source}
+            GROUP BY {", ".join(str(n) for n in range(1, len(self.columns) + 3))}
             """  # noqa: S608 - put together from this module's constants
 
 
@@ -83,29 +93,23 @@ COUNT_VIEWS = {
     "views_authenticated": "count(*) FILTER (WHERE e.authenticated)",
 }
 ADD_VIEWS = {"views": "sum(views)", "views_authenticated": "sum(views_authenticated)"}
-VIEWS = "WHERE e.outcome = 'counted'"
+VIEWS = ("kind.outcome = 'counted'",)
 AT_LEAST_ONCE = {"authenticated": "bool_or(e.authenticated)"}
-# Few values each, so that all of them together are few cells: one look at the events for four breakdowns
-KINDS = Cells(
-    "kinds",
-    {
-        **{name: f"e.{name}" for name in ("outcome", "device", "view_type", "view_source")},
-        "country": f"coalesce(e.country, '{UNKNOWN_COUNTRY}')",
-    },
-    "",
-    COUNT_VIEWS,
-    ADD_VIEWS,
-)
+# Few numbers, which stand for what four breakdowns are of: one look at the events for all of these
+KINDS = Cells("kinds", {"kind_id": "e.kind_id"}, (), (), COUNT_VIEWS, ADD_VIEWS)
 REFERRERS = Cells(
     "referrers",
     {"referrer_domain": "e.referrer_domain"},
-    f"{VIEWS} AND e.referrer_domain IS NOT NULL",
+    VIEWS,
+    ("e.referrer_domain IS NOT NULL",),
     COUNT_VIEWS,
     ADD_VIEWS,
 )
-HOURS = Cells("hours", {"hour": "date_bin('1 hour', e.occurred_at, 'epoch')"}, VIEWS, COUNT_VIEWS, ADD_VIEWS)
+HOURS = Cells(
+    "hours", {"hour": "date_bin('1 hour', e.occurred_at, 'epoch')"}, VIEWS, (), COUNT_VIEWS, ADD_VIEWS
+)
 VIEWERS = Cells(
-    "viewers", {"visitor": "e.visitor"}, f"{VIEWS} AND e.visitor IS NOT NULL", AT_LEAST_ONCE, AT_LEAST_ONCE
+    "viewers", {"visitor": "e.visitor"}, VIEWS, ("e.visitor IS NOT NULL",), AT_LEAST_ONCE, AT_LEAST_ONCE
 )
 EVERY_CELL = (KINDS, REFERRERS, VIEWERS)
 RUN = 100  # visitors in a row of `seen_runs`: one that needs no place outside of its table
@@ -116,7 +120,9 @@ class Subject:
     """Whose events are counted under which key: each entity's own, or all pages' under the site's."""
 
     key: str
-    events: str  # FROM {rows} AS e ...
+    events: str  # FROM {rows}, which are all events, AS e
+    of_kinds: tuple[str, ...]  # whose events: conditions on their `kind`
+    cells_of: str  # FROM {rows}, which are the cells of each entity, AS e
     dimensions: tuple[str, ...]
 
     @property
@@ -125,12 +131,18 @@ class Subject:
         return (*EVERY_CELL, HOURS) if "hour" in self.dimensions else EVERY_CELL
 
 
-EACH_ENTITY = Subject("e.entity_id", "{rows} AS e", DIMENSIONS)
+EACH_ENTITY = Subject("e.entity_id", "{rows} AS e", (), "{rows} AS e", DIMENSIONS)
 ONE_ENTITY = Subject(
-    "e.entity_id", "(SELECT * FROM {rows} WHERE entity_id = :entity_id) AS e", DIMENSIONS
+    "e.entity_id",
+    "(SELECT * FROM {rows} WHERE entity_id = :entity_id) AS e",
+    (),
+    "(SELECT * FROM {rows} WHERE entity_id = :entity_id) AS e",
+    DIMENSIONS,
 )  # `entity_id` is a parameter
 THE_SITE = Subject(
     "CAST(:entity_id AS integer)",
+    "{rows} AS e",
+    ("kind.entity_type = 'page'",),
     "{rows} AS e JOIN entities AS page ON page.id = e.entity_id AND page.entity_type = 'page'",
     SITE_DIMENSIONS,
 )
@@ -197,7 +209,7 @@ class Seam:
                 SELECT authenticated FROM seen_visitors AS s
                 WHERE s.day = e.day AND s.entity_id = {key} AND s.visitor = e.visitor
                 UNION ALL
-                SELECT e.visitor = ANY(run.authenticated) FROM (
+                SELECT run.authenticated[array_position(run.visitors, e.visitor)] FROM (
                     SELECT * FROM seen_runs AS s
                     WHERE s.day = e.day AND s.entity_id = {key} AND s.first <= e.visitor
                     ORDER BY s.first DESC LIMIT 1
@@ -227,7 +239,7 @@ def viewers_of_all(seam: Seam) -> TextClause:
     cells = {
         "raw": seam.events,
         "viewers": VIEWERS.counted(EACH_ENTITY, "raw"),
-        "site_viewers": VIEWERS.counted(THE_SITE, "viewers", are_cells=True),
+        "site_viewers": VIEWERS.counted_again(THE_SITE, "viewers"),
     }
     return text(
         f"""{_with(cells)}
@@ -245,13 +257,13 @@ def runs_of_all(seam: Seam) -> TextClause:
     """
     runs = (
         f"""
-        SELECT entity_id, day, min(visitor) AS first, array_agg(visitor) AS visitors,
-            coalesce(array_agg(visitor) FILTER (WHERE authenticated), '{{}}') AS authenticated
+        SELECT entity_id, day, visitors[n] AS first, visitors[n : n + {RUN - 1}] AS visitors,
+            authenticated[n : n + {RUN - 1}] AS authenticated
         FROM (
-            SELECT *, (row_number() OVER (PARTITION BY entity_id, day ORDER BY visitor) - 1) / {RUN} AS run
-            FROM ({VIEWERS.counted(subject, "raw")}) AS viewers
-        ) AS numbered
-        GROUP BY entity_id, day, run
+            SELECT entity_id, day, array_agg(visitor ORDER BY visitor) AS visitors,
+                array_agg(authenticated ORDER BY visitor) AS authenticated
+            FROM ({VIEWERS.counted(subject, "raw")}) AS viewers GROUP BY entity_id, day
+        ) AS whole CROSS JOIN generate_series(1, cardinality(visitors), {RUN}) AS n
         """  # noqa: S608 - put together from this module's constants
         for subject in (EACH_ENTITY, THE_SITE)
     )
@@ -265,7 +277,7 @@ def figures_of_all(seam: Seam, audience: str) -> TextClause:
     """
     shared = [each for each in EACH_ENTITY.cells if each is not VIEWERS]
     cells = {each.name: each.counted(EACH_ENTITY, "raw") for each in shared}
-    of_site = {f"site_{each.name}": each.counted(THE_SITE, each.name, are_cells=True) for each in shared}
+    of_site = {f"site_{each.name}": each.counted_again(THE_SITE, each.name) for each in shared}
     of_site["site_hours"] = HOURS.counted(THE_SITE, "raw")
     slices = [*_slices(EACH_ENTITY.dimensions, ""), *_slices(THE_SITE.dimensions, "site_"), audience]
     return text(_with({"raw": seam.events, **cells, **of_site}) + _assembled(slices))
@@ -313,9 +325,9 @@ def _slices(dimensions: Sequence[str], of: str) -> Iterator[str]:
     """
     added = ", ".join(f"CAST(sum({name}) AS bigint) AS {name}" for name in ADD_VIEWS)
     yield f"""
-        SELECT entity_id, day, outcome AS part, {added},
+        SELECT entity_id, day, kind.outcome AS part, {added},
             {", ".join(f"CAST(NULL AS jsonb) AS by_value{audience}" for audience in AUDIENCES)}
-        FROM {of}kinds GROUP BY entity_id, day, outcome
+        FROM {of}kinds JOIN event_kinds AS kind ON kind.id = kind_id GROUP BY entity_id, day, kind.outcome
         """  # noqa: S608
     # put together here, where there is one dimension: of all at once, each row would be looked at for each
     by_value = ", ".join(
@@ -326,7 +338,9 @@ def _slices(dimensions: Sequence[str], of: str) -> Iterator[str]:
         cells, value = SLICES[name]
         views = f"SELECT entity_id, day, {value} AS value"
         if cells == KINDS.name:
-            views += f", {added} FROM {of}{cells} WHERE outcome = 'counted' GROUP BY entity_id, day, {value}"  # noqa: S608
+            views += f""", {added} FROM {of}{cells}
+                JOIN event_kinds AS kind ON kind.id = kind_id AND kind.outcome = 'counted'
+                GROUP BY entity_id, day, {value}"""  # noqa: S608
         else:
             views += f", {', '.join(ADD_VIEWS)} FROM {of}{cells}"  # noqa: S608
         yield f"""
@@ -356,7 +370,7 @@ def audience_of_runs(runs: str) -> str:
     """The viewers of a table of `runs_of_all`, as a slice."""
     return AUDIENCE.format(
         everybody="CAST(sum(cardinality(visitors)) AS bigint)",
-        signed_in="CAST(sum(cardinality(authenticated)) AS bigint)",
+        signed_in="CAST(sum(cardinality(array_positions(authenticated, true))) AS bigint)",
         viewers=f"{runs} AS e",
     )
 

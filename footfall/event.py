@@ -26,7 +26,8 @@ FIRST_MOMENT = (datetime.min.replace(tzinfo=UTC) - EPOCH) // MICROSECOND
 LAST_MOMENT = (datetime.max.replace(tzinfo=UTC) - EPOCH) // MICROSECOND
 # The columns of `Row.head` and `Row.tail`
 HEAD_COLUMNS = "occurred_at, id, authenticated, visitor"
-TAIL_COLUMNS = "view_type, view_source, outcome, device, country, referrer_domain"
+TAIL_COLUMNS = "referrer_domain"
+UNKNOWN_COUNTRY = "ZZ"  # CLDR's code for a region that is not known; browsers can name it
 HEAD = struct.Struct("!iqi16si?iq")  # each after its size
 HEAD_OF_NOBODY = struct.Struct("!iqi16si?i")  # without a visitor
 
@@ -79,6 +80,17 @@ class View(NamedTuple):
     slot_of_yesterday: bytes | None = None  # the same viewer and entity under yesterday's salt
 
 
+class Kind(NamedTuple):
+    """What many events have in common: they are stored under its number. See `event_kinds`."""
+
+    entity_type: str
+    outcome: str
+    device: str
+    view_type: str
+    view_source: str
+    country: str  # `UNKNOWN_COUNTRY` for one that is not known
+
+
 class Row(NamedTuple):
     """An event as it was queued, checked and on its way into the table: what the writer decides by, and the
     rest as COPY takes it. Making the event itself for each would take longer than storing it.
@@ -86,6 +98,7 @@ class Row(NamedTuple):
 
     name: tuple[str, str]
     day: date
+    kind: Kind
     head: bytes  # HEAD_COLUMNS, as COPY takes them
     tail: bytes  # TAIL_COLUMNS, the same
     slot: tuple[str, int] | None  # in hexadecimal digits, and its end in microseconds since 1970
@@ -205,8 +218,9 @@ class Reader:
         return Row(
             self._names[entity_type, external_id],
             self._days[day_text],
+            self._kinds[entity_type, outcome, device, view_type, view_source, country],
             head,
-            self._kinds[view_type, view_source, outcome, device, country] + self._referrers[referrer_domain],
+            self._referrers[referrer_domain],
             None if plain is fields else _slot(*fields[PLAIN_FIELDS:]),
             fields,
         )
@@ -232,14 +246,17 @@ class _Names(dict[tuple[str, str], tuple[str, str]]):
         return name
 
 
-class _Kinds(dict[tuple[str, str, str, str, str | None], bytes]):
-    """{texts, the last of which may be None: the same for COPY}."""
+class _Kinds(dict[tuple[str, str, str, str, str, str | None], Kind]):
+    """{what makes a kind, its country None where it is not known: the same object each time}."""
 
-    def __missing__(self, texts: tuple[str, str, str, str, str | None]) -> bytes:
-        *required, optional = texts
-        last = copying.NULL if optional is None else copying.text(optional)
-        self[texts] = copied = b"".join(map(copying.text, required)) + last
-        return copied
+    def __missing__(self, given: tuple[str, str, str, str, str, str | None]) -> Kind:
+        entity_type, outcome, device, view_type, view_source, country = given
+        country = UNKNOWN_COUNTRY if country is None else country
+        kind = Kind(entity_type, outcome, device, view_type, view_source, country)
+        for text in kind:
+            copying.text(text)
+        self[given] = kind
+        return kind
 
 
 class _Texts(dict[str | None, bytes]):

@@ -19,7 +19,7 @@ from footfall import counts, entities, keys, ledger, stream, writer
 from footfall.content_types import OTHER_VIEW_TYPE, PAGE
 from footfall.entities import Name
 from footfall.event import EPOCH, Outcome, View, ViewEvent
-from footfall.schema import Entity, ViewEventRow, ViewSlot
+from footfall.schema import Entity, EventKind, ViewEventRow, ViewSlot
 from footfall.settings import Settings
 from footfall.stream import Counts, Taken
 
@@ -128,7 +128,9 @@ def _first_answer(connection: Connection, view: View, views: int, now: datetime)
         outcome, _, shown = noted.partition("|")
         return Taken("retry", cast(Outcome, outcome), int(shown))
     written = connection.scalar(
-        select(ViewEventRow.outcome).where(ViewEventRow.day == event.day, ViewEventRow.id == event.id)
+        select(EventKind.outcome)
+        .join(ViewEventRow, ViewEventRow.kind_id == EventKind.id)
+        .where(ViewEventRow.day == event.day, ViewEventRow.id == event.id)
     )
     return Taken("retry", cast(Outcome, written), views) if written is not None else None
 

@@ -19,7 +19,10 @@ LOST_WITH_THE_ROW = ("duplicates", "dead_letters", "erased")
 BEFORE = date.min  # stands for the days whose own tallies are gone
 
 # Rows by outcome, of the daily rows and of the events that are not in them
-RAW_ROWS = "SELECT day, outcome, count(*) AS events FROM ({events}) AS raw GROUP BY day, outcome"
+RAW_ROWS = """
+    SELECT day, outcome, count(*) AS events FROM ({events}) AS raw
+    JOIN event_kinds AS kind ON kind.id = kind_id GROUP BY day, outcome
+"""
 DAILY_ROWS = text("""
     SELECT day, CAST(sum(views) AS bigint) AS counted, CAST(sum(bots) AS bigint) AS bot,
         CAST(sum(own_views) AS bigint) AS own, CAST(sum(repeats) AS bigint) AS repeat

@@ -19,10 +19,9 @@ from psycopg2 import sql
 
 from footfall import countries, fields
 from footfall.content_types import CONTENT_TYPES, PAGE
-from footfall.definitions import UNKNOWN_COUNTRY
 from footfall.entities import Name
 from footfall.errors import FootfallError, Invalid
-from footfall.event import DEVICES
+from footfall.event import DEVICES, UNKNOWN_COUNTRY
 from footfall.intake import DEFAULT_VIEW_TYPE
 
 Layout = Literal["books", "counters", "daily"]

@@ -29,7 +29,7 @@ Ranked = Row[Any]  # external_id, title, views, visitor_days
 @dataclass(frozen=True, slots=True)
 class Figure:
     """What is ranked by, in SQL: of a daily row, where it is at most the row's views, and which of the raw
-    events `e` count; `view_type` is a parameter.
+    events `e` of a `kind` count; `view_type` is a parameter.
     """
 
     of_row: str
@@ -39,7 +39,7 @@ class Figure:
 VIEWS = Figure("views", "true")
 VIEWS_AUTHENTICATED = Figure("views_authenticated", "e.authenticated")
 VIEWS_OF_TYPE = Figure(
-    "coalesce(CAST(views_by_type ->> :view_type AS bigint), 0)", "e.view_type = :view_type"
+    "coalesce(CAST(views_by_type ->> :view_type AS bigint), 0)", "kind.view_type = :view_type"
 )
 
 DAYS = bindparam("rolled", type_=ARRAY(Date))
@@ -52,8 +52,9 @@ RAW = """
     FROM (
         SELECT e.entity_id, count(*) AS views, {viewers} AS viewers
         FROM ({events}) AS e
-        JOIN entities AS of_type ON of_type.id = e.entity_id AND of_type.entity_type = :entity_type {seen}
-        WHERE e.outcome = 'counted' AND {of_events}
+        JOIN event_kinds AS kind ON kind.id = e.kind_id
+            AND kind.entity_type = :entity_type AND kind.outcome = 'counted' {seen}
+        WHERE {of_events}
         GROUP BY e.entity_id
     ) AS counted
 """

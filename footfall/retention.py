@@ -4,10 +4,10 @@ import logging
 from datetime import date, datetime, timedelta
 
 from redis import Redis
-from sqlalchemy import Connection, Engine, delete, select, text
+from sqlalchemy import Connection, Engine, delete, func, select, text
 from sqlalchemy.exc import OperationalError
 
-from footfall import days, known_referrers, ledger, salts, schema_check, stream
+from footfall import days, event_kinds, known_referrers, ledger, salts, schema_check, stream
 from footfall.clock import site_day
 from footfall.schema import DailyStats, EventDay, RollupDay, ViewSlot
 from footfall.settings import Settings
@@ -17,7 +17,6 @@ log = logging.getLogger(__name__)
 # What is still in the queue may belong to a day that is about to be dropped; ids reach back a day, so an
 # entry that is younger than a day belongs to days that are kept.
 OLDEST_ENTRY = timedelta(days=1)
-DAYS_AHEAD = 2
 # A large day takes longer to index than a writer's statement may
 STATEMENT_TIMEOUT = text("SET LOCAL statement_timeout = '15min'")
 
@@ -30,7 +29,7 @@ def turn_days(engine: Engine, settings: Settings, now: datetime) -> None:
     """
     today = site_day(now, settings.time_zone)
     with engine.begin() as connection:
-        days.open_days(connection, [today + timedelta(days=n) for n in range(DAYS_AHEAD + 1)])
+        days.open_days(connection, [today + timedelta(days=n) for n in range(days.DAYS_AHEAD + 1)])
     with engine.begin() as connection:
         salts.make_ahead(connection, today, now)
         salts.delete_expired(connection, now, settings.time_zone)
@@ -58,6 +57,9 @@ def drop_expired(engine: Engine, redis: Redis, settings: Settings, now: datetime
     with engine.begin() as connection:
         _drop_daily_rows(connection, first_kept)
         known_referrers.forget(connection, first_kept)
+        first_raw = connection.scalar(select(func.min(EventDay.day)).where(EventDay.sealed_at.is_(None)))
+        if first_raw is not None:  # an event may be of a day that has not come, by so many
+            event_kinds.forget(connection, first_raw - timedelta(days=days.DAYS_AHEAD))
     stream.drop_tallies_before(redis, first_kept)
     stream.forget_idle_consumers(redis)
     return sealed

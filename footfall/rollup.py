@@ -65,7 +65,9 @@ DAYS_TO_ROLL = text("""
 NEVER_ANALYZED = text("""
     SELECT CAST(CAST(oid AS regclass) AS text) FROM pg_class
     WHERE reltuples < 0 AND relkind = 'r' AND (
-        oid = ANY(CAST(ARRAY['entities', 'daily_stats', 'seen_visitors', 'seen_runs'] AS regclass[]))
+        oid = ANY(CAST(
+            ARRAY['entities', 'event_kinds', 'daily_stats', 'seen_visitors', 'seen_runs'] AS regclass[]
+        ))
         OR oid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = CAST('view_events' AS regclass))
     )
 """)

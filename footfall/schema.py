@@ -6,6 +6,7 @@ from uuid import UUID
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     Date,
     DateTime,
@@ -140,7 +141,7 @@ class SeenRun(Base):
     day: Mapped[date]
     entity_id: Mapped[int]  # as in `seen_visitors`
     visitors: Mapped[list[int]] = mapped_column(ARRAY(BigInteger))
-    authenticated: Mapped[list[int]] = mapped_column(ARRAY(BigInteger))  # those of `visitors` who were
+    authenticated: Mapped[list[bool]] = mapped_column(ARRAY(Boolean))  # of each of `visitors`: at least once
 
 
 class SeenVisitor(Base):
@@ -154,6 +155,36 @@ class SeenVisitor(Base):
     day: Mapped[date]
     entity_id: Mapped[int]  # no foreign key: written by the thousand, and erased with the entity
     authenticated: Mapped[bool]  # at least once
+
+
+class EventKind(Base):
+    """What many events have in common, so that each of them need only name it: they are few, and small to
+    store and to count by. See `event_kinds`.
+    """
+
+    __tablename__ = "event_kinds"
+    __table_args__ = (
+        UniqueConstraint(
+            "entity_type",
+            "outcome",
+            "device",
+            "view_type",
+            "view_source",
+            "country",
+            name="event_kinds_unique",
+        ),
+        CheckConstraint("outcome IN ('counted', 'own', 'repeat', 'bot')", name="outcome"),
+        CheckConstraint("device IN ('desktop', 'mobile', 'tablet', 'player', 'other')", name="device"),
+    )
+
+    id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
+    entity_type: Mapped[str]  # the entity's: so the site's views are told without looking for each page
+    outcome: Mapped[str]
+    device: Mapped[str]
+    view_type: Mapped[str]
+    view_source: Mapped[str]
+    country: Mapped[str]
+    last_seen_on: Mapped[date]  # by the site's clock, whatever the day of the event
 
 
 class ViewEventRow(Base):
@@ -174,8 +205,6 @@ class ViewEventRow(Base):
             postgresql_using="brin",
             postgresql_with={"autosummarize": True, "pages_per_range": 32},
         ),
-        CheckConstraint("outcome IN ('counted', 'own', 'repeat', 'bot')", name="outcome"),
-        CheckConstraint("device IN ('desktop', 'mobile', 'tablet', 'player', 'other')", name="device"),
         {"postgresql_partition_by": "RANGE (day)"},
     )
     # PostgreSQL wants no primary key, and a second unique index would cost as much as the rows
@@ -189,13 +218,9 @@ class ViewEventRow(Base):
     day: Mapped[date]
     entity_id: Mapped[int]  # no foreign key: the writer joins it, and a check per row costs a third
     version: Mapped[int]  # of the day, by the transaction that inserted the row
+    kind_id: Mapped[int]  # of `event_kinds`; no foreign key, for the same reason
     id: Mapped[UUID]
     authenticated: Mapped[bool]
-    outcome: Mapped[str]
-    device: Mapped[str]
-    view_type: Mapped[str]
-    view_source: Mapped[str]
-    country: Mapped[str | None]
     referrer_domain: Mapped[str | None]
 
 

@@ -17,6 +17,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 
 from footfall.database import alembic_config
 from footfall.errors import SchemaError
+from footfall.event import Kind
 from footfall.schema import Base
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ REQUIRED_UNIQUE = {
     "shown_behind": ("entity_id", "view_type"),
     "tallies": ("day", "name"),
     "referrer_domains": ("domain",),
+    "event_kinds": Kind._fields,
     "adoptions": ("source", "entity_id", "part", "value"),
 }
 LOOK_SECONDS = 10.0  # between two looks of a connection that writes

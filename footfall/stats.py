@@ -45,16 +45,18 @@ DAYS = bindparam("days", type_=ARRAY(Date))
 # A constant, as everything here that SQL is put together from.
 # The site's views since a moment; `days` are all that lie in between, so that few partitions are read
 RECENT = """
-    FROM view_events AS e JOIN entities AS page ON page.id = e.entity_id AND page.entity_type = 'page'
-    WHERE e.day = ANY(:days) AND e.occurred_at >= :since AND e.outcome = 'counted'
+    FROM view_events AS e JOIN event_kinds AS kind
+        ON kind.id = e.kind_id AND kind.entity_type = 'page' AND kind.outcome = 'counted'
+    WHERE e.day = ANY(:days) AND e.occurred_at >= :since
 """
 VIEWS_BY_MINUTE = text(
     f"SELECT date_trunc('minute', e.occurred_at) AS minute, count(*) AS views {RECENT} GROUP BY 1"  # noqa: S608
 ).bindparams(DAYS)
 CURRENT_VISITORS = text(f"SELECT count(DISTINCT e.visitor) {RECENT}").bindparams(DAYS)  # noqa: S608
 CURRENT_PAGES = text(
-    f"SELECT page.external_id AS path, count(*) AS views {RECENT}"  # noqa: S608
-    " GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT :most"
+    f"WITH viewed AS (SELECT e.entity_id, count(*) AS views {RECENT} GROUP BY 1)"  # noqa: S608
+    " SELECT page.external_id AS path, views FROM viewed JOIN entities AS page ON page.id = entity_id"
+    " ORDER BY views DESC, path LIMIT :most"
 ).bindparams(DAYS)
 
 # In the order of views before names are looked up: the planner can stop at the first that are of the type

@@ -72,8 +72,9 @@ DAILY_ROWS = """
 """
 COUNTERS = text("""
     WITH raw AS (
-        SELECT entity_id, view_type, count(*) AS views FROM view_events
-        WHERE outcome = 'counted' GROUP BY entity_id, view_type
+        SELECT entity_id, view_type, count(*) AS views
+        FROM view_events JOIN event_kinds AS kind ON kind.id = kind_id AND outcome = 'counted'
+        GROUP BY entity_id, view_type
     )
     SELECT entity_type, external_id, view_type AS figure, c.count AS stored,
         coalesce(c.sealed, 0) + coalesce(raw.views, 0) AS recomputed, count(*) OVER () AS found

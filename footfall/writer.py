@@ -20,17 +20,16 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError
 
-from footfall import copying, counts, days, entities, known_referrers, schema_check, stream
+from footfall import copying, counts, days, entities, event_kinds, known_referrers, schema_check, stream
 from footfall.clock import site_day, utc_now
 from footfall.event import (
     EPOCH,
     HEAD_COLUMNS,
     ID_FIELD,
     MOMENT_FIELD,
-    OUTCOME_FIELD,
     REFERRER_FIELD,
     TAIL_COLUMNS,
-    VIEW_TYPE_FIELD,
+    Kind,
     Outcome,
     Reader,
     Row,
@@ -51,9 +50,10 @@ DRAIN_SECONDS = 20.0  # then the next tick goes on, so that a stop never waits f
 ATTEMPTS = 3  # of a transaction that a deadlock or a serialisation failure ended
 RETRYABLE = {"40P01", "40001"}
 WHOLE_ENTRY = -1  # the place of an entry that could not be told apart into events
-DAYS_AHEAD = 2  # clocks ahead, and zones ahead of UTC, reach tomorrow; nothing honest reaches further
 
 Result = TypeVar("Result")
+Keys = Mapping[entities.Name, int]
+Kinds = Mapping[Kind, int]
 Fate = Literal["row", "duplicate", "dead_letter", "erased"]
 TALLY_OF_FATE: dict[Fate, stream.Tally] = {
     "duplicate": "duplicates",
@@ -66,7 +66,7 @@ WARY = "footfall wary of stored events"  # in a connection's notes: for how many
 WARY_BATCHES = 20  # after one that held what was stored already, since such seldom come alone
 
 # In any order: writers of a day take turns (`days.hold_open`), so none waits for another's event
-COLUMNS = f"{HEAD_COLUMNS}, entry, day, version, entity_id, {TAIL_COLUMNS}"
+COLUMNS = f"{HEAD_COLUMNS}, entry, day, version, entity_id, kind_id, {TAIL_COLUMNS}"
 COPY_EVENTS = f"COPY view_events ({COLUMNS}) FROM STDIN (FORMAT binary)"
 COPY_BYTES = 1 << 20  # handed to PostgreSQL at once
 ROW_START = struct.pack("!h", COLUMNS.count(",") + 1)
@@ -288,7 +288,7 @@ def open_days(engine: Engine, settings: Settings, events: Iterable[ViewEvent | R
     """Make the partitions that `events` need and that may still be made; commits."""
     today = site_day(now, settings.time_zone)
     first = today - timedelta(days=settings.daily_retention_days)
-    last = today + timedelta(days=DAYS_AHEAD)
+    last = today + timedelta(days=days.DAYS_AHEAD)
     wanted = {day for day in {event.day for event in events} if first <= day <= last}
     with engine.begin() as connection:
         missing = days.missing_days(connection, wanted)
@@ -355,12 +355,14 @@ def _insert(
         fates = {one.ordinal: "erased" for one in good if one.row.name not in keys}
     if not living:
         return fates, set()
-    living = _with_known_referrers(connection, living, site_day(now, settings.time_zone))
+    today = site_day(now, settings.time_zone)
+    living = _with_known_referrers(connection, living, today)
+    kinds = event_kinds.ensure(connection, {one.row.kind for one in living}, today)
     connection.execute(REQUIRE_KEY)
     new, rows = living, living
-    if not _copied_at_once(connection, living, keys):
+    if not _copied_at_once(connection, living, keys, kinds):
         new, rows = _told_apart(connection, living)
-        _copy(connection, new, keys)
+        _copy(connection, new, keys, kinds)
         fates |= dict.fromkeys((one.ordinal for one in living), "duplicate")
     _raise_counters(connection, new, keys, now)
     _hold_slots(connection, rows, keys)
@@ -389,7 +391,7 @@ def _referred_by_other(reader: Reader, row: Row) -> Row:
     return cast(Row, reader.row(fields))
 
 
-def _copied_at_once(connection: Connection, good: Sequence[Good], keys: Mapping[entities.Name, int]) -> bool:
+def _copied_at_once(connection: Connection, good: Sequence[Good], keys: Keys, kinds: Kinds) -> bool:
     """Copy all, as if none were stored, which is nearly always so; False, and nothing is copied, when one is.
 
     It would always be found out, by the unique key; but not for nothing, so the next batches are not tried.
@@ -400,7 +402,7 @@ def _copied_at_once(connection: Connection, good: Sequence[Good], keys: Mapping[
         return False
     try:
         with connection.begin_nested():
-            _copy(connection, good, keys)
+            _copy(connection, good, keys, kinds)
     except DBAPIError as error:
         if _sqlstate(error) != UNIQUE_VIOLATION:
             raise
@@ -433,20 +435,21 @@ def _told_apart(connection: Connection, good: Sequence[Good]) -> tuple[list[Good
     return new, rows
 
 
-def _copy(connection: Connection, good: Sequence[Good], keys: Mapping[entities.Name, int]) -> None:
+def _copy(connection: Connection, good: Sequence[Good], keys: Keys, kinds: Kinds) -> None:
     if not good:
         return
     raw: Any = connection.connection.driver_connection
     try:
         with raw.cursor() as cursor:
-            cursor.copy_expert(COPY_EVENTS, BytesIO(_copied(good, keys)), COPY_BYTES)
+            cursor.copy_expert(COPY_EVENTS, BytesIO(_copied(good, keys, kinds)), COPY_BYTES)
     except raw.Error as error:
         raise DBAPIError(COPY_EVENTS, None, error) from error
 
 
-def _copied(good: Sequence[Good], keys: Mapping[entities.Name, int]) -> bytes:
+def _copied(good: Sequence[Good], keys: Keys, kinds: Kinds) -> bytes:
     """The rows as COPY takes them."""
     copied_keys = {name: KEY.pack(4, key) for name, key in keys.items()}
+    copied_kinds = {kind: KEY.pack(4, key) for kind, key in kinds.items()}
     stamps: dict[tuple[int, date], bytes] = {}
     parts = [copying.HEADER]
     for _, entry, version, row in good:
@@ -454,20 +457,18 @@ def _copied(good: Sequence[Good], keys: Mapping[entities.Name, int]) -> bytes:
         if stamp is None:
             day = row.day.toordinal() - copying.EPOCH_DAY
             stamps[entry, row.day] = stamp = STAMP.pack(8, entry, 4, day, 4, version)
-        parts += (ROW_START, row.head, stamp, copied_keys[row.name], row.tail)
+        parts += (ROW_START, row.head, stamp, copied_keys[row.name], copied_kinds[row.kind], row.tail)
     parts.append(copying.END)
     return b"".join(parts)
 
 
-def _raise_counters(
-    connection: Connection, new: Sequence[Good], keys: Mapping[entities.Name, int], now: datetime
-) -> None:
+def _raise_counters(connection: Connection, new: Sequence[Good], keys: Keys, now: datetime) -> None:
     """Raise the counters by those of `new` that are views."""
     moments: defaultdict[tuple[int, str], list[int]] = defaultdict(list)
     for _, _, _, row in new:
-        fields = row.fields
-        if fields[OUTCOME_FIELD] == "counted":
-            moments[keys[row.name], fields[VIEW_TYPE_FIELD]].append(fields[MOMENT_FIELD])
+        kind = row.kind
+        if kind.outcome == "counted":
+            moments[keys[row.name], kind.view_type].append(row.fields[MOMENT_FIELD])
     if not moments:
         return
     view_types = sorted({view_type for _, view_type in moments})
@@ -483,12 +484,12 @@ def _raise_counters(
     connection.execute(RAISE_COUNTERS, {**raised, "epoch": EPOCH, "now": now})
 
 
-def _hold_slots(connection: Connection, rows: Sequence[Good], keys: Mapping[entities.Name, int]) -> None:
+def _hold_slots(connection: Connection, rows: Sequence[Good], keys: Keys) -> None:
     """Note who viewed what: of the views of this batch that are stored, now or by an earlier delivery."""
     held = [
         (*one.row.slot, keys[one.row.name], one.row.fields[ID_FIELD])
         for one in rows
-        if one.row.slot is not None and one.row.fields[OUTCOME_FIELD] == "counted"
+        if one.row.slot is not None and one.row.kind.outcome == "counted"
     ]
     if held:
         names, ends_us, entity_ids, event_ids = zip(*held, strict=True)

@@ -16,6 +16,11 @@ from footfall.settings import Settings
 
 PEPPER = "pepper of the tests, long enough to be one"
 SECRET = "secret of the tests, long enough to be one"
+# Raw events with what their kind says of them, in place of `view_events`
+EVENTS = """(
+    SELECT v.*, outcome, device, view_type, view_source, nullif(country, 'ZZ') AS country
+    FROM view_events AS v JOIN event_kinds AS kind ON kind.id = v.kind_id
+)"""
 
 
 def make_settings(**values: str) -> Settings:

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from api.dashboard import charts
 from api.dashboard.charts import Column
 from footfall.cache import Answer
-from footfall.definitions import UNKNOWN_COUNTRY
+from footfall.event import UNKNOWN_COUNTRY
 from footfall.fields import NO_DETAIL
 
 # not strftime's: it writes them in the operator's language

@@ -13,13 +13,14 @@ from sqlalchemy import Engine, text
 
 from tests.browser.chromium import Browser
 from tests.browser.site import SCRIPT, Site, serving
+from tests.factory import EVENTS
 from tests.functional.instance import Instance
 from tests.waiting import wait_until
 
 WEB = Path(__file__).resolve().parent.parent.parent / "web"
-VIEWS = text("""
+VIEWS = text(f"""
     SELECT e.entity_type, e.external_id
-    FROM view_events AS v JOIN entities AS e ON e.id = v.entity_id
+    FROM {EVENTS} AS v JOIN entities AS e ON e.id = v.entity_id
     WHERE v.outcome = 'counted' AND e.external_id LIKE :name
 """)
 REACTS = ("18", "19")

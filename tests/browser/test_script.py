@@ -10,12 +10,13 @@ from sqlalchemy import Engine, text
 from tests.browser.chromium import Browser
 from tests.browser.conftest import token
 from tests.browser.site import SCRIPT, Site, serving
+from tests.factory import EVENTS
 from tests.functional.instance import Instance
 from tests.waiting import wait_until
 
-VIEWS = text("""
+VIEWS = text(f"""
     SELECT e.external_id, v.referrer_domain, v.authenticated
-    FROM view_events AS v JOIN entities AS e ON e.id = v.entity_id
+    FROM {EVENTS} AS v JOIN entities AS e ON e.id = v.entity_id
     WHERE v.outcome = 'counted' AND e.entity_type = 'page' AND e.external_id LIKE :prefix
 """)
 numbers = count(1)

@@ -19,7 +19,7 @@ from sqlalchemy import Engine, func, select
 from footfall import stream, verify
 from footfall.clock import site_day, utc_now
 from footfall.database import make_engine
-from footfall.schema import DeadLetter, ViewEventRow
+from footfall.schema import DeadLetter, EventKind, ViewEventRow
 from tests.chaos import faults, midnight
 from tests.chaos.stores import Stores
 from tests.chaos.traffic import Seen, Traffic
@@ -255,8 +255,9 @@ def _whole_minute(wanted: datetime) -> datetime:
 
 def _stored(engine: Engine) -> tuple[list[Stored], int, int]:
     """The rows, on how many days they are, and how many dead letters there are."""
+    stored = select(ViewEventRow.id, EventKind.outcome).join(EventKind, EventKind.id == ViewEventRow.kind_id)
     with engine.connect() as connection:
-        rows = [Stored(*row) for row in connection.execute(select(ViewEventRow.id, ViewEventRow.outcome))]
+        rows = [Stored(*row) for row in connection.execute(stored)]
         days = connection.scalar(select(func.count(func.distinct(ViewEventRow.day)))) or 0
         dead = connection.scalar(select(func.count()).select_from(DeadLetter)) or 0
     return rows, days, dead

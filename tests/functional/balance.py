@@ -12,8 +12,8 @@ from sqlalchemy.exc import DBAPIError
 from footfall import ledger, stream, verify
 from footfall.clock import days_back, site_day, utc_now
 from footfall.database import make_engine, read_snapshot
+from footfall.days import DAYS_AHEAD
 from footfall.settings import Settings
-from footfall.writer import DAYS_AHEAD
 from tests.waiting import wait_until
 
 WRITTEN_SECONDS = 90.0  # for what is queued to be written, also when the stores are on their way back

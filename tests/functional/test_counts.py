@@ -32,6 +32,7 @@ from footfall import access, counts, stream
 from footfall.clock import utc_now
 from footfall.ids import uuid7
 from footfall.settings import Settings
+from tests.factory import EVENTS
 from tests.functional.instance import Instance
 from tests.waiting import wait_until
 
@@ -46,7 +47,7 @@ REFUSED_SECONDS = 10.0
 PAUSE_SECONDS = 40.0
 
 STORED = text(
-    "SELECT v.id, v.outcome, v.entry FROM view_events AS v JOIN entities AS e ON e.id = v.entity_id"
+    f"SELECT v.id, v.outcome, v.entry FROM {EVENTS} AS v JOIN entities AS e ON e.id = v.entity_id"
     " WHERE e.entity_type = :type AND e.external_id = :id"
 )
 COUNTERS = text(

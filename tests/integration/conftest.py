@@ -179,7 +179,7 @@ def empty(engine: Engine) -> None:
             text(
                 "TRUNCATE event_days, rollup_days, daily_stats, dead_letters, salts, view_counters,"
                 " view_slots, shown_behind, tallies, gaps, seen_visitors, seen_runs, audits, adoptions,"
-                " referrer_domains RESTART IDENTITY"
+                " event_kinds, referrer_domains RESTART IDENTITY"
             )
         )
         connection.execute(text("UPDATE site SET last_alive_at = NULL"))

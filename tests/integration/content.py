@@ -14,6 +14,7 @@ from api.app import create_app
 from api.parts import KEY
 from footfall import stream, writer
 from footfall.settings import Settings
+from tests.factory import EVENTS
 from tests.integration.api import ADDRESS, API_KEY_HASH, FIREFOX, SERVICE, bearer
 
 # Tables that say something about an entity; `entities` itself keeps the name, to refuse what comes late
@@ -124,7 +125,7 @@ class Site:
 
     def outcomes(self) -> list[str]:
         """The outcomes of all stored events, in alphabetical order."""
-        return [outcome for (outcome,) in self.rows("SELECT outcome FROM view_events ORDER BY 1")]
+        return [outcome for (outcome,) in self.rows(f"SELECT outcome FROM {EVENTS} AS v ORDER BY 1")]
 
     def left_of(self, entity_type: str, external_id: str) -> dict[str, int]:
         """How many rows each table still has of an entity; those that have none do not appear."""

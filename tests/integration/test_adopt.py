@@ -17,7 +17,7 @@ from footfall import adoption, days, entities, host, ledger, retention, rollup, 
 from footfall.cli import main
 from footfall.database import read_snapshot
 from footfall.settings import Settings
-from tests.factory import PEPPER, SECRET, make_event, make_settings, store
+from tests.factory import EVENTS, PEPPER, SECRET, make_event, make_settings, store
 from tests.integration.content import Open
 
 NOW = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)
@@ -117,9 +117,9 @@ def balanced(engine: Engine, redis: Redis, settings: Settings) -> Iterator[None]
     audit finds nothing.
     """
     yield
-    query = text("""
+    query = text(f"""
         SELECT c.entity_id, c.view_type, c.count, c.sealed, count(v.id) AS raw
-        FROM view_counters AS c LEFT JOIN view_events AS v
+        FROM view_counters AS c LEFT JOIN {EVENTS} AS v
             ON v.entity_id = c.entity_id AND v.view_type = c.view_type AND v.outcome = 'counted'
         GROUP BY 1, 2, 3, 4 HAVING c.count <> c.sealed + count(v.id)
     """)

@@ -27,7 +27,7 @@ from footfall.event import View
 from footfall.ids import uuid7
 from footfall.settings import Settings
 from footfall.stream import Taken
-from tests.factory import make_event
+from tests.factory import EVENTS, make_event
 from tests.integration.own_redis import OwnRedis
 from tests.waiting import wait_until
 
@@ -188,7 +188,7 @@ def test_views_by_many_threads_while_redis_goes_and_comes_are_each_written_once(
     assert 0 < door.fallback_views < 300
     take_until_through_redis(door, settings, viewer=1, outcome="repeat")
     write(engine, redis, settings)
-    rows = stored(engine, "SELECT id, entry < 0 FROM view_events WHERE outcome = 'counted'")
+    rows = stored(engine, f"SELECT id, entry < 0 FROM {EVENTS} AS v WHERE outcome = 'counted'")
     assert {view.event.id for view in views} < {event_id for event_id, _ in rows}
     assert len(rows) == 1 + len(views)
     assert {is_past_redis for _, is_past_redis in rows} == {True, False}

@@ -26,7 +26,7 @@ from footfall.errors import SettingsError
 from footfall.event import encode
 from footfall.ids import uuid7
 from footfall.settings import Settings
-from tests.factory import make_settings
+from tests.factory import EVENTS, make_settings
 from tests.integration.api import queued
 from tests.integration.content import Answer, Open, Site, site_on
 from tests.waiting import wait_until
@@ -256,7 +256,7 @@ def test_a_view_held_back_for_hours_is_of_its_day_and_in_the_window_of_now(
     clock.move_to(NOW + timedelta(hours=43))
     assert site.story() == (False, 1, "repeat")
     site.write()
-    days = site.rows("SELECT outcome, day::text FROM view_events ORDER BY 1")
+    days = site.rows(f"SELECT outcome, day::text FROM {EVENTS} AS v ORDER BY 1")
     assert days == [("counted", "2026-03-10"), ("repeat", "2026-03-12")]
 
 
@@ -469,7 +469,7 @@ def test_a_redis_that_is_killed_while_views_come_in_loses_and_doubles_nothing(
         site.write()
         ((count,),) = [tuple(site.counters().values())]
         assert answered <= count <= 200
-        assert site.rows("SELECT count(*) FROM view_events WHERE outcome = 'counted'") == [(count,)]
+        assert site.rows(f"SELECT count(*) FROM {EVENTS} AS v WHERE outcome = 'counted'") == [(count,)]
         assert site.shown("b1") == {"card_view": count}
 
 
@@ -612,7 +612,7 @@ def test_a_counter_is_what_was_sealed_and_the_raw_rows(
     site.write()
     assert retention.drop_expired(engine, redis, site.settings, later) == [NOW.date()]
     found = site.rows(
-        "SELECT entity_type, count, sealed, (SELECT count(*) FROM view_events v"
+        f"SELECT entity_type, count, sealed, (SELECT count(*) FROM {EVENTS} AS v"
         " WHERE v.entity_id = c.entity_id AND v.outcome = 'counted')"
         " FROM view_counters c JOIN entities e ON e.id = c.entity_id ORDER BY 1"
     )

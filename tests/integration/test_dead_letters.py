@@ -35,14 +35,14 @@ from footfall.dead_letters import Replayed
 from footfall.event import View, ViewEvent
 from footfall.ids import uuid7
 from footfall.settings import Settings
-from tests.factory import make_event, store
+from tests.factory import EVENTS, make_event, store
 from tests.integration.plain_count import PlainCount
 
 NOW = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)
 TODAY, YESTERDAY = date(2026, 3, 10), date(2026, 3, 9)
 AT = datetime(2026, 3, 9, 15, 0, tzinfo=UTC)
 BOOK = {"entity_type": "book", "external_id": "b1", "view_type": "card_view"}
-REFUSED = {"country": "XX"}  # while the database refuses it
+REFUSED = {"referrer_domain": "refused.example"}  # while the database refuses it
 
 
 @pytest.fixture(autouse=True)
@@ -69,10 +69,10 @@ class Cause:
             connection.execute(text(f"ALTER TABLE view_events {statement}"))
 
     def begin(self) -> None:
-        self._run("ADD CONSTRAINT no_such_country CHECK (country <> 'XX') NOT VALID")
+        self._run("ADD CONSTRAINT no_such_referrer CHECK (referrer_domain <> 'refused.example') NOT VALID")
 
     def end(self) -> None:
-        self._run("DROP CONSTRAINT IF EXISTS no_such_country")
+        self._run("DROP CONSTRAINT IF EXISTS no_such_referrer")
 
 
 @pytest.fixture
@@ -201,8 +201,8 @@ def test_a_letter_whose_id_was_stored_meanwhile_is_a_duplicate(
 ) -> None:
     bad = make_event(settings, AT, **REFUSED)
     # the same id again in the same entry, in another entry, and as a letter of its own
-    store(engine, redis, settings, [bad, bad._replace(country="DE"), bad])
-    store(engine, redis, settings, [bad._replace(country="FR")])
+    store(engine, redis, settings, [bad, bad._replace(referrer_domain="a.example"), bad])
+    store(engine, redis, settings, [bad._replace(referrer_domain="b.example")])
     cause.end()
     assert [dict(one.fates) for one in replay(engine, settings)] == [{"duplicate": 1}] * 2
     assert stored(engine) == [bad.id]
@@ -237,8 +237,8 @@ def test_what_still_cannot_be_stored_keeps_its_number_and_gets_the_new_reason(
     assert letters(engine) == [(1, "refused"), (2, "refused")]
     first, second = replay(engine, settings)
     assert dict(first.fates) == {"dead_letter": 1}
-    assert "no_such_country" in (first.problem or "")
-    assert "view_events_device_check" in (second.problem or "")
+    assert "no_such_referrer" in (first.problem or "")
+    assert "event_kinds_device_check" in (second.problem or "")
     assert letters(engine) == [(1, "refused"), (2, "refused")]
     cause.end()
     store(engine, redis, settings, [make_event(settings, NOW)])
@@ -319,7 +319,7 @@ def test_what_was_decided_about_an_unreadable_view_still_holds(
     event.ENVELOPE_VERSION -= 1
     replay(engine, settings)
     with engine.connect() as connection:
-        outcomes = connection.scalars(text("SELECT outcome FROM view_events ORDER BY 1")).all()
+        outcomes = connection.scalars(text(f"SELECT outcome FROM {EVENTS} AS v ORDER BY 1")).all()
     assert outcomes == ["counted", "repeat"]
     assert counts.shown(redis, ("story", "s")) == {"intentional": 1}
     assert nothing_differs(engine, redis, settings)
@@ -484,16 +484,17 @@ def test_whatever_happens_in_whatever_order_nothing_is_lost_doubled_or_out_of_ba
             made = [_any_event(settings, chance) for _ in range(chance.randrange(1, 6))]
             take(*made, through_redis=chance.random() < 0.7)
             for one in made:
-                if is_refusing and one.country == "XX":
+                if is_refusing and one.referrer_domain == "refused.example":
                     parked.append(one)
                 else:
                     kept[one.id] = one
         elif what == "again" and parked:  # by a client whose id is no longer remembered
             one = chance.choice(parked)
-            stream.put(redis, [one._replace(country="DE")] if one.entity_type == "page" else [])
+            other = one._replace(referrer_domain="a.example")
+            stream.put(redis, [other] if one.entity_type == "page" else [])
             writer.drain(engine, redis, settings, "test")
             if one.entity_type == "page":
-                kept.setdefault(one.id, one._replace(country="DE"))
+                kept.setdefault(one.id, other)
         elif what == "cause":
             cause.end() if is_refusing else cause.begin()
             is_refusing = not is_refusing
@@ -523,7 +524,7 @@ def _any_event(settings: Settings, chance: random.Random) -> ViewEvent:
         settings,
         at,
         id=uuid7(at),
-        country=chance.choice(["XX", "DE", None]),
+        referrer_domain=chance.choice(["refused.example", "a.example", None]),
         visitor=chance.choice([None, 1, 2, 3]),
         outcome=chance.choice(["counted", "counted", "bot"]),
         **chance.choice([BOOK, {}]),

@@ -15,6 +15,7 @@ from footfall.database import alembic_config
 from footfall.doctor import mending
 from footfall.errors import SchemaError
 from footfall.schema import Base
+from tests.factory import EVENTS
 from tests.integration.patient import Patient
 
 UNIQUE = sorted(schema_check.REQUIRED_UNIQUE.items())
@@ -115,11 +116,14 @@ def test_another_key_that_serves_is_enough_to_write(patient: Patient, index: str
 @pytest.mark.parametrize(
     ("harm", "is_said"),
     [
-        ("ALTER TABLE view_events RENAME COLUMN country TO land", "no column country, but land"),
-        ("ALTER TABLE view_events DROP COLUMN country", "no column country"),
+        (
+            "ALTER TABLE view_events RENAME COLUMN referrer_domain TO land",
+            "no column referrer_domain, but land",
+        ),
+        ("ALTER TABLE view_events DROP COLUMN referrer_domain", "no column referrer_domain"),
         ("ALTER TABLE view_counters ALTER COLUMN count TYPE integer", "count is integer and not bigint"),
         ("ALTER TABLE view_events ALTER COLUMN visitor SET NOT NULL", "visitor refuses NULL"),
-        ("ALTER TABLE view_events ALTER COLUMN country SET NOT NULL", "country refuses NULL"),
+        ("ALTER TABLE view_events ALTER COLUMN referrer_domain SET NOT NULL", "referrer_domain refuses NULL"),
         ("ALTER TABLE tallies ADD COLUMN more integer NOT NULL", "more wants a value"),
         ("ALTER TABLE dead_letters ALTER COLUMN id DROP IDENTITY", "not filled by the database"),
     ],
@@ -127,8 +131,8 @@ def test_another_key_that_serves_is_enough_to_write(patient: Patient, index: str
 def test_a_changed_column_is_found_refused_and_mended_by_the_command(
     patient: Patient, harm: str, is_said: str
 ) -> None:
-    if "country SET NOT NULL" in harm:
-        patient.sql("UPDATE view_events SET country = 'AT'")
+    if "referrer_domain SET NOT NULL" in harm:
+        patient.sql("UPDATE view_events SET referrer_domain = 'a.example'")
     patient.sql(harm)
     check = patient.examine()["columns"]
     assert (check.verdict, is_said in check.text) == ("problem", True), check.text
@@ -188,7 +192,7 @@ def test_other_differences_are_named_with_the_sql_that_undoes_them(patient: Pati
         "DROP INDEX view_events_version_occurred_at_index",
         "ALTER TABLE view_events ADD COLUMN colour text",
         "ALTER TABLE entities ALTER COLUMN external_id DROP NOT NULL",
-        "ALTER TABLE view_events DROP CONSTRAINT view_events_outcome_check",
+        "ALTER TABLE event_kinds DROP CONSTRAINT event_kinds_outcome_check",
         "ALTER TABLE dead_letters DROP CONSTRAINT dead_letters_pkey",
     ):
         patient.sql(harm)
@@ -197,9 +201,9 @@ def test_other_differences_are_named_with_the_sql_that_undoes_them(patient: Pati
     assert sorted(finding.text for finding in findings) == [
         "dead_letters has no constraint dead_letters_pkey",
         "entities.external_id has another nullable than the model",
+        "event_kinds has no constraint event_kinds_outcome_check",
         "the column view_events.colour is in no model",
         "the index view_events_version_occurred_at_index is missing",
-        "view_events has no constraint view_events_outcome_check",
     ]
     assert patient.is_ready(), "views can be written all the same"
     for finding in findings:
@@ -349,7 +353,7 @@ def test_a_closed_day_whose_rows_are_gone_is_sealed_with_what_its_daily_rows_hol
     # a counter is what was sealed and the raw rows
     assert patient.sql(
         "SELECT view_type, c.count - c.sealed, count(v.id) FILTER (WHERE v.outcome = 'counted')"
-        " FROM view_counters c LEFT JOIN view_events v USING (entity_id, view_type)"
+        f" FROM view_counters c LEFT JOIN {EVENTS} AS v USING (entity_id, view_type)"
         " GROUP BY 1, 2, c.entity_id HAVING c.count - c.sealed <> count(v.id)"
     ) == []  # fmt: skip
 

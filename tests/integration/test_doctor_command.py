@@ -91,7 +91,7 @@ def test_warnings_alone_end_with_0(doctor: Run, patient: Patient) -> None:
 def test_no_line_is_wider_than_the_terminal_but_for_what_is_copied(
     doctor: Run, patient: Patient, columns: int
 ) -> None:
-    patient.sql("ALTER TABLE view_events RENAME COLUMN country TO land")
+    patient.sql("ALTER TABLE view_events RENAME COLUMN referrer_domain TO land")
     patient.sql("ALTER TABLE tallies DROP CONSTRAINT tallies_day_name_unique")
     patient.sql("ALTER TABLE salts DROP CONSTRAINT salts_pkey")
     output = doctor(columns=columns).output
@@ -99,9 +99,11 @@ def test_no_line_is_wider_than_the_terminal_but_for_what_is_copied(
     assert "\x1b" not in output, "no colours where nobody sees them"
     for line in output.splitlines():
         assert len(line) <= max(columns, longest + 30) or line.lstrip().startswith("$ ")
-    assert "view_events has no column country" in " ".join(output.split())
+    assert "view_events has no column referrer_domain" in " ".join(output.split())
     (command,) = [line for line in output.splitlines() if "RENAME COLUMN" in line]
-    assert command.endswith('psql "$DATABASE_URL" -c "ALTER TABLE view_events RENAME COLUMN land TO country"')
+    assert command.endswith(
+        'psql "$DATABASE_URL" -c "ALTER TABLE view_events RENAME COLUMN land TO referrer_domain"'
+    )
 
 
 def test_in_a_pipe_a_sentence_is_a_line(doctor: Run) -> None:

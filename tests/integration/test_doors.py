@@ -18,7 +18,7 @@ from footfall import rollup, writer
 from footfall.clock import utc_now
 from footfall.content_types import CONTENT_TYPES, ContentType, Door
 from footfall.settings import Settings
-from tests.factory import SECRET
+from tests.factory import EVENTS, SECRET
 from tests.integration.api import ADDRESS, FIREFOX, SERVICE, bearer, queued
 from tests.integration.content import Answer, Open, Site
 
@@ -349,7 +349,7 @@ def test_row_21_a_posts_view_types_and_the_sources_are_those_of_the_document(sit
         refused = site.track(VIEW, {**post, field: value})
         assert (refused.status, refused.body["error"].partition(":")[0]) == (400, field)
     site.write()
-    assert site.rows("SELECT view_source, count(*) FROM view_events GROUP BY 1 ORDER BY 1") == [
+    assert site.rows(f"SELECT view_source, count(*) FROM {EVENTS} AS v GROUP BY 1 ORDER BY 1") == [
         ("api", 1),
         ("player", 1),
         ("web", 5),
@@ -370,7 +370,7 @@ def test_row_24_an_event_says_where_it_came_from_and_not_who(open_site: Open) ->
     site.write()
     ((country, device, source, view_type, referrer, authenticated, visitor),) = site.rows(
         "SELECT country, device, view_source, view_type, referrer_domain, authenticated, visitor"
-        " FROM view_events"
+        f" FROM {EVENTS} AS v"
     )
     assert (country, device, source, view_type) == ("DE", "mobile", "player", "intentional")
     assert (referrer, authenticated) == ("a.example", True)

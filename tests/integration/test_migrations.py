@@ -11,6 +11,7 @@ from alembic import command
 from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
 from sqlalchemy import create_engine, text
+from sqlalchemy.exc import IntegrityError
 
 from footfall import days, schema_check
 from footfall.database import alembic_config, keep_time_zone, migrate
@@ -18,7 +19,7 @@ from footfall.definitions import BREAKDOWNS, COUNTS, FIGURE_COLUMNS
 from footfall.doctor import drift
 from footfall.errors import SettingsError
 from footfall.schema import Base
-from tests.factory import make_settings
+from tests.factory import EVENTS, make_settings
 
 NO_BREAKDOWNS = ", '{}'" * len(BREAKDOWNS)
 
@@ -48,6 +49,24 @@ def tables(url: str) -> set[str]:
         ).all()
     engine.dispose()
     return set(found) - {"alembic_version"}
+
+
+OLD_COLUMNS = """
+    SELECT occurred_at, visitor, entry, day, entity_id, version, id, authenticated, outcome, device,
+        view_type, view_source, country, referrer_domain
+"""
+OLD_EVENTS = """
+    INSERT INTO entities (entity_type, external_id, created_at)
+    VALUES ('page', '/a', '2026-03-09'), ('book', 'b', '2026-03-09');
+    INSERT INTO view_events (occurred_at, visitor, entry, day, entity_id, version, id, authenticated, outcome,
+        device, view_type, view_source, country, referrer_domain)
+    SELECT CAST('2026-03-09 10:00+00' AS timestamptz) + n * interval '1 hour', nullif(n, 3), n,
+        (CAST('2026-03-09 10:00+00' AS timestamptz) + n * interval '1 hour')::date, id, n,
+        CAST(lpad(to_hex(n * 10 + id), 32, '0') AS uuid), n % 3 = 0,
+        CASE WHEN n % 5 = 0 THEN 'bot' ELSE 'counted' END, 'mobile', 'intentional', 'web',
+        CASE WHEN n % 5 > 2 THEN 'DE' END, CASE WHEN n % 2 = 0 THEN 'a.example' END
+    FROM generate_series(1, 20) AS n CROSS JOIN entities WHERE entity_type <> 'site'
+"""
 
 
 def test_up_down_up_and_check(empty_url: str) -> None:
@@ -114,6 +133,36 @@ def test_referrers_of_before_are_known(empty_url: str) -> None:
     engine.dispose()
 
 
+def test_events_of_before_keep_all_that_was_known_of_them(empty_url: str) -> None:
+    """There and back: each event once, in its day's table, under the keys that it had."""
+    config = alembic_config(empty_url)
+    command.upgrade(config, "20261121_seen_runs")
+    engine = create_engine(empty_url)
+    with engine.begin() as connection:
+        days.open_days(connection, [date(2026, 3, 9), date(2026, 3, 10)])
+        connection.execute(text(OLD_EVENTS))
+    whole = {False: "view_events", True: f"{EVENTS} AS v"}
+    found = []
+    for has_kinds in (False, True, False, True):
+        command.upgrade(config, "head") if has_kinds else command.downgrade(config, "20261121_seen_runs")
+        with engine.connect() as connection:
+            found.append(connection.execute(text(f"{OLD_COLUMNS} FROM {whole[has_kinds]} ORDER BY id")).all())
+            partitions = days.partitions(connection)
+        assert {str(day) for day in partitions} == {"2026-03-09", "2026-03-10"}
+        for table in ("view_events", *partitions.values()):
+            with pytest.raises(IntegrityError, match="unique"), engine.begin() as connection:
+                connection.execute(text(f"INSERT INTO {table} SELECT * FROM {table}"))
+    assert len(found[0]) == 40
+    assert found == [found[0]] * 4
+    with engine.connect() as connection:
+        assert schema_check.problems(connection) == []
+        kinds = connection.execute(
+            text("SELECT country, last_seen_on FROM event_kinds WHERE outcome = 'bot'")
+        )
+        assert {(row.country, str(row.last_seen_on)) for row in kinds} == {("ZZ", "2026-03-10")}
+    engine.dispose()
+
+
 def test_the_check_ignores_partitions_and_sees_a_missing_column(empty_url: str) -> None:
     config = alembic_config(empty_url)
     command.upgrade(config, "head")
@@ -122,9 +171,9 @@ def test_the_check_ignores_partitions_and_sees_a_missing_column(empty_url: str) 
         days.open_days(connection, [date(2026, 3, 10)])
     command.check(config)
     with engine.begin() as connection:
-        connection.execute(text("ALTER TABLE view_events DROP COLUMN country"))
+        connection.execute(text("ALTER TABLE view_events DROP COLUMN referrer_domain"))
     engine.dispose()
-    with pytest.raises(CommandError, match="country"):
+    with pytest.raises(CommandError, match="referrer_domain"):
         command.check(config)
 
 

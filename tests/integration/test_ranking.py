@@ -13,8 +13,9 @@ from sqlalchemy import Connection, insert, text
 from sqlalchemy.exc import IntegrityError
 
 from footfall import days as event_days
-from footfall import ranking
+from footfall import event_kinds, ranking
 from footfall.definitions import BREAKDOWNS, COUNTS
+from footfall.event import Kind
 from footfall.ranking import VIEWS, VIEWS_AUTHENTICATED, VIEWS_OF_TYPE, Figure, most_viewed
 from footfall.schema import DailyStats, Entity, RollupDay, SeenVisitor, ViewEventRow
 from tests.integration.conftest import NOW
@@ -132,8 +133,13 @@ def _fill(
         {"day": row["day"], "entity_id": row["entity_id"], "visitor": SEEN, "authenticated": False}
         for row in daily
     ]
-    of_event = {"occurred_at": NOW, "day": TODAY, "entry": 1, "version": 1, "outcome": "counted"}
-    of_event |= {"device": "other", "view_source": "web"}
+    of_event = {"occurred_at": NOW, "day": TODAY, "entry": 1, "version": 1}
+    kinds = {
+        Kind(entity_type, "counted", "other", view_type, "web", "ZZ")
+        for entity_type, _ in NAMES
+        for view_type in ("listing", "intentional")
+    }
+    kind_ids = event_kinds.ensure(connection, kinds, TODAY)
     raw = [
         {
             **of_event,
@@ -141,7 +147,9 @@ def _fill(
             "entity_id": keys[n],
             "authenticated": authenticated,
             "visitor": visitor,
-            "view_type": "listing" if is_listing else "intentional",
+            "kind_id": kind_ids[
+                Kind(NAMES[n][0], "counted", "other", "listing" if is_listing else "intentional", "web", "ZZ")
+            ],
         }
         for place, (n, authenticated, is_listing, visitor) in enumerate(events)
     ]

@@ -19,7 +19,7 @@ from footfall import copying, stream, writer
 from footfall.errors import Unavailable
 from footfall.event import ViewEvent, encode
 from footfall.settings import Settings
-from tests.factory import make_event, store
+from tests.factory import EVENTS, make_event, store
 from tests.waiting import wait_until
 
 NOW = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)
@@ -68,7 +68,7 @@ def test_every_field_of_an_event_is_stored(engine: Engine, redis: Redis, setting
         engine,
         "SELECT v.id, occurred_at, day, entity_type, external_id, view_type, view_source, outcome, device,"
         " country, referrer_domain, visitor, authenticated"
-        " FROM view_events v JOIN entities e ON e.id = v.entity_id",
+        f" FROM {EVENTS} AS v JOIN entities e ON e.id = v.entity_id",
     )
     assert [ViewEvent(*row) for row in stored] == [sent]
 
@@ -420,7 +420,8 @@ def counted(engine: Engine) -> list[tuple[Any, ...]]:
     """What the counters should be."""
     return rows(
         engine,
-        "SELECT entity_id, view_type, count(*), min(occurred_at), max(occurred_at) FROM view_events"
+        "SELECT entity_id, view_type, count(*), min(occurred_at), max(occurred_at)"
+        f" FROM {EVENTS} AS v"
         " WHERE outcome = 'counted' GROUP BY 1, 2 ORDER BY 1, 2",
     )
 
@@ -501,7 +502,7 @@ def test_an_id_that_stands_twice_among_new_events_is_one_row_the_first(
     again = one._replace(view_type="again")
     written = store(engine, redis, settings, [one, other, again, again])
     assert dict(written.fates) == {"row": 2, "duplicate": 2}
-    assert rows(engine, f"SELECT view_type FROM view_events WHERE id = '{one.id}'") == [(one.view_type,)]
+    assert rows(engine, f"SELECT view_type FROM {EVENTS} AS v WHERE id = '{one.id}'") == [(one.view_type,)]
     assert counters(engine) == counted(engine)
     assert looked_up == [4]
 
@@ -595,9 +596,9 @@ def test_an_event_that_somebody_stores_without_holding_its_day_is_found_by_the_k
             connection.execute(
                 text(
                     "INSERT INTO view_events (day, id, occurred_at, entry, entity_id, version, authenticated,"
-                    " outcome, device, view_type, view_source)"
+                    " kind_id)"
                     " SELECT day, CAST(:id AS uuid), occurred_at, 0, entity_id, version, authenticated,"
-                    " outcome, device, view_type, view_source FROM view_events"
+                    " kind_id FROM view_events"
                 ),
                 {"id": one.id},
             )
