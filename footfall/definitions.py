@@ -373,15 +373,3 @@ def audience_of_runs(runs: str) -> str:
         signed_in="CAST(sum(cardinality(array_positions(authenticated, true))) AS bigint)",
         viewers=f"{runs} AS e",
     )
-
-
-def audience_of_events() -> str:
-    """The viewers of the events `raw`, of whom nobody was counted before, as slices."""
-    return " UNION ALL ".join(
-        AUDIENCE.format(
-            everybody="count(*)",
-            signed_in="count(*) FILTER (WHERE e.authenticated)",
-            viewers=f"({VIEWERS.counted(subject, 'raw')}) AS e",
-        )
-        for subject in (EACH_ENTITY, THE_SITE)
-    )

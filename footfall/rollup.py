@@ -24,7 +24,6 @@ from footfall.definitions import (
     FIGURE_COLUMNS,
     FIGURES,
     Seam,
-    audience_of_events,
     audience_of_runs,
     audience_of_viewers,
     figures_of_all,
@@ -51,10 +50,13 @@ NO_JIT = text("SET LOCAL jit = off")
 # Of what has just come the planner knows nothing, and may compare each row of one table with each of another
 NO_NESTED_LOOPS = text("SET LOCAL enable_nestloop = off")
 
-# Most viewers are seen once: sorting them, which several processes can do, and which gives runs their order,
-# costs less than to look each up among all
-BY_SORTING = text("SET LOCAL enable_hashagg = off; SET LOCAL parallel_tuple_cost = 0.01")
-BY_HASHING = text("SET LOCAL enable_hashagg = on; SET LOCAL parallel_tuple_cost = 0.1")
+# A whole day is counted by all processors: the planner takes giving rows to another process for dearer than
+# it is, beside what they cost here
+BY_ALL = text("SET LOCAL parallel_setup_cost = 0; SET LOCAL parallel_tuple_cost = 0")
+# Most viewers are seen once: sorting them, which gives runs their order too, costs less than to look each up
+# among all
+BY_SORTING = text("SET LOCAL enable_hashagg = off")
+BY_HASHING = text("SET LOCAL enable_hashagg = on")
 
 DAYS_TO_ROLL = text("""
     SELECT day FROM event_days LEFT JOIN rollup_days USING (day)
@@ -288,11 +290,11 @@ def _replace(connection: Connection, day: date, now: datetime, keep_visitors: bo
         return None  # never opened, or its raw rows are gone: its daily rows are all there is
     seam = Seam(rolled=(), raw={day: -1})
     parameters = _parameters(connection, seam)
-    if keep_visitors:
-        connection.execute(BY_SORTING)
-        _compute(connection, "runs", runs_of_all(seam), parameters)
-        connection.execute(BY_HASHING)
-    _count(connection, seam, audience_of_runs("runs") if keep_visitors else audience_of_events(), parameters)
+    for setting in (BY_ALL, BY_SORTING):
+        connection.execute(setting)
+    _compute(connection, "runs", runs_of_all(seam), parameters)
+    connection.execute(BY_HASHING)
+    _count(connection, seam, audience_of_runs("runs"), parameters)
     connection.execute(DROP_FIGURES, {"day_0": day})
     rows = connection.execute(PUT_FIGURES).rowcount
     connection.execute(delete(SeenVisitor).where(SeenVisitor.day == day))
