@@ -36,6 +36,7 @@ WITHOUT_BODY = (204, 304)
 WITHOUT_PREFIX = ("CONTENT_TYPE", "CONTENT_LENGTH")  # of all headers, in WSGI
 
 Scope = dict[str, Any]
+Headers = list[tuple[bytes, bytes]]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
@@ -44,7 +45,7 @@ class Answer(NamedTuple):
     """A whole answer."""
 
     status: int
-    headers: list[tuple[bytes, bytes]]
+    headers: Headers
     body: bytes
 
 
@@ -63,7 +64,7 @@ class Application:
     def __init__(self, app: Flask) -> None:
         self._app = app
         self.lane = HotLane(app) if of(app).settings.hot_lane else None
-        self.opening: tuple[list[tuple[bytes, bytes]], bytes] = ([], b"")  # of the connections' answers
+        self.opening: tuple[Headers, bytes] = ([], b"")  # of the connections' answers
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="flask")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -94,7 +95,7 @@ class Application:
         self, environ: "WSGIEnvironment", loop: asyncio.AbstractEventLoop, send: Send
     ) -> Answer | None:
         """Flask's answer; None for a streamed one, which has been sent then."""
-        head: list[tuple[int, list[tuple[bytes, bytes]]]] = []
+        head: list[tuple[int, Headers]] = []
 
         def start_response(
             status: str, headers: list[tuple[str, str]], _: object = None
@@ -183,13 +184,11 @@ def _percent_encoded(byte: re.Match[bytes]) -> bytes:
     return b"%%%02X" % byte[0][0]
 
 
-def _as_bytes(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+def _as_bytes(headers: Iterable[tuple[str, str]]) -> Headers:
     return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
 
 
-def _messages(
-    status: int, headers: list[tuple[bytes, bytes]], pieces: Iterable[bytes]
-) -> Iterator[dict[str, Any]]:
+def _messages(status: int, headers: Headers, pieces: Iterable[bytes]) -> Iterator[dict[str, Any]]:
     yield {"type": "http.response.start", "status": status, "headers": headers}
     for piece in pieces:
         yield {"type": "http.response.body", "body": piece, "more_body": True}

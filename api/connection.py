@@ -6,11 +6,12 @@ view does. What uvicorn leaves to a proxy is here too: limits to the time and th
 
 import asyncio
 import socket
+from collections.abc import Mapping
 from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from api.asgi import Answer, Application, Scope
+from api.asgi import Answer, Application, Headers, Scope
 from api.hot_lane import PATH
 from api.tracking import PAGE_VIEW_BYTES
 
@@ -38,18 +39,19 @@ TOO_LONG = _refusal(431, b"the request's headers are too long", b"headers_too_lo
 class PageView:
     """A page view on its way: to uvicorn a cycle of request and response like its own."""
 
-    __slots__ = ("_connection", "body", "disconnected", "head", "keep_alive", "response_complete", "scope")
     message_event = asyncio.Event()  # uvicorn's; nobody waits for it here
-    more_body = response_started = False
+    more_body = response_started = response_complete = disconnected = False
+    body = b""
+    head = b""  # of the answer, when all goes well
 
-    def __init__(self, connection: "Connection", scope: Scope, keep_alive: bool) -> None:
+    def __init__(
+        self, connection: "Connection", headers: Headers, sent: Mapping[bytes, bytes], keep_alive: bool
+    ) -> None:
         self._connection = connection
-        self.scope = scope
+        self.peer = connection.peer
+        self.headers = headers
+        self.sent = sent
         self.keep_alive = keep_alive
-        self.body = b""
-        self.head = b""  # of the answer, when all goes well
-        self.disconnected = False
-        self.response_complete = False
 
     def answer(self, error: Exception | None) -> None:
         """Tell the client that it is taken, or why not."""
@@ -72,6 +74,7 @@ class Connection(HttpToolsProtocol):
     """Serves the requests of one client, one after the other. Its application is an `Application`."""
 
     cycle: Any  # that was begun last: uvicorn's or a `PageView`; None before the first
+    peer = ""  # the address at the other end, as far as there is one
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -87,6 +90,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Called by the event loop."""
         super().connection_made(transport)
+        self.peer = self.client[0] if self.client else ""
         self._began = self.loop.time()
         self._looking = self.loop.call_later(LOOK_SECONDS, self._look)
         raw = transport.get_extra_info("socket")
@@ -115,25 +119,36 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """Called by the parser."""
-        super().on_message_begin()
+        # without uvicorn's scope: a page view needs one only on its way to Flask
+        self.url = b""
+        self.headers = []
         self._is_in_head = True
         self._head_bytes = 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Called by the parser."""
+        self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         """Called by the parser."""
         self._is_in_head = False
+        # what comes after a body in chunks is no header, or clients could add to what proxies say of them
+        headers, self.headers = self.headers, []
+        sent = dict(headers)
         if (
             self._lane is not None
             and self.url == URL
             and self.parser.get_method() == b"POST"
-            and not self.expect_100_continue
+            and b"expect" not in sent
             and not self.parser.should_upgrade()
             and (self.cycle is None or self.cycle.response_complete)  # else it has to wait in uvicorn's line
         ):
-            self._view = PageView(self, cast(Scope, self.scope), self._keeps_alive())
+            self._view = PageView(self, headers, sent, self._keeps_alive())
             self.cycle = self._view
         else:
             self._idle_since = None  # uvicorn has a timer
+            self.scope = cast(Any, self._scope(headers))
+            self.expect_100_continue = sent.get(b"expect", b"").lower() == b"100-continue"
             super().on_headers_complete()
             if self._is_ending:
                 self.cycle.keep_alive = False
@@ -174,7 +189,8 @@ class Connection(HttpToolsProtocol):
             return
         if error is not None:
             self._write(
-                self._application.failed(view.scope | REST_OF_SCOPE, view.body, error), view.keep_alive
+                self._application.failed(self._scope(view.headers) | REST_OF_SCOPE, view.body, error),
+                view.keep_alive,
             )
         elif view.keep_alive:
             self.transport.write(self._opening() + view.head)
@@ -193,7 +209,7 @@ class Connection(HttpToolsProtocol):
         """Give to ASGI what was to be a page view; with `has_more` its body is still being read."""
         self._idle_since = None
         cycle = RequestResponseCycle(
-            scope=cast(Any, view.scope | REST_OF_SCOPE),
+            scope=cast(Any, self._scope(view.headers) | REST_OF_SCOPE),
             transport=self.transport,
             flow=self.flow,
             logger=self.logger,
@@ -215,6 +231,17 @@ class Connection(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Called by uvicorn for what the parser does not take."""
         self._refuse(MALFORMED)
+
+    def _scope(self, headers: Headers) -> Scope:
+        """What `api.asgi` reads of a request's scope, but for what stands in the request line."""
+        return {
+            "type": "http",
+            "http_version": "1.1",
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme,
+            "headers": headers,
+        }
 
     def _keeps_alive(self) -> bool:
         # 1.0: as uvicorn has it

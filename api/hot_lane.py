@@ -20,8 +20,9 @@ from api.callers import Browser
 from footfall import access, intake, stream
 from footfall.clock import utc_now
 from footfall.errors import Invalid, Limited, Unavailable
-from footfall.event import Outcome, View, ViewEvent
+from footfall.event import OUTCOME_FIELD, Outcome, View, ViewEvent
 from footfall.group_commit import LONGEST_WAIT_SECONDS, MOST_VIEWS
+from footfall.intake import PageViews
 from footfall.loop_redis import LoopRedis
 from footfall.stream import Taken
 from footfall.traffic import Answered
@@ -36,11 +37,17 @@ SAID = (b"content-type", b"user-agent", b"origin", b"host", b"sec-gpc", b"dnt")
 MOST_BROWSERS = 2048
 BROWSER_BYTES = 1024
 
+COUNTRY_FIELD = 9  # of an event as it stands in an envelope
+
+Fields = list[Any]  # an event as it stands in an envelope
+
 
 class Request(Protocol):
     """A page view that came, as the lane sees it."""
 
-    scope: Any  # of ASGI
+    peer: str  # the address at the other end of the connection; empty where there is none
+    headers: list[tuple[bytes, bytes]]  # names in lower case
+    sent: Mapping[bytes, bytes]  # the same, of those that come twice the last one
     body: bytes
     head: bytes  # the end of the answer's head, told by the lane
 
@@ -90,28 +97,29 @@ class HotLane:
         finally:
             self._task = None
 
-    def _read(self, turn: Sequence[tuple[Request, float]]) -> list[tuple[Request, ViewEvent, float]]:
+    def _read(self, turn: Sequence[tuple[Request, float]]) -> list[tuple[Request, Fields, float]]:
         """The events of a turn; whoever has none is answered or handed over."""
         # one after the other and not as each comes: so the processor finds the code where it was
         now = utc_now()
-        group: list[tuple[Request, ViewEvent, float]] = []
+        group: list[tuple[Request, Fields, float]] = []
         if not self._here.salts.are_at_hand(now):  # they have to be asked for, which takes time
             for request, _ in turn:
                 _tell(request.hand_over)
             return group
+        views = PageViews(now, self._here.edge)
         for request, began in turn:
             try:
-                event, heads = self._event(request, now)
+                event, heads = self._event(request, views, now)
             except Limited as error:
                 _tell(request.answer, error)
             except Exception:
                 _tell(request.hand_over)  # Flask comes to the same, and says it
             else:
-                request.head = heads[event.outcome]
+                request.head = heads[event[OUTCOME_FIELD]]
                 group.append((request, event, began))
         return group
 
-    async def _made_durable(self, events: Sequence[ViewEvent]) -> Sequence[Exception | None]:
+    async def _made_durable(self, events: Sequence[Fields]) -> Sequence[Exception | None]:
         """What kept each of `events` from it."""
         if self._here.acceptance.may_append and self._redis.can_connect:
             try:
@@ -123,7 +131,9 @@ class HotLane:
                 log.exception("a group failed; its views are tried one by one")
         # whether they are in the queue is not known: they go the long way under their ids
         now = utc_now()
-        return await asyncio.gather(*(self._taken_aside(event, now) for event in events))
+        return await asyncio.gather(
+            *(self._taken_aside(event, now) for event in map(intake.page_event, events))
+        )
 
     async def _taken_aside(self, event: ViewEvent, now: datetime) -> Exception | None:
         """Take it in the thread that may wait: for Redis, or for PostgreSQL in its place."""
@@ -142,32 +152,31 @@ class HotLane:
             return Unavailable("the stores take too long")
 
     def _note(
-        self, events: Sequence[ViewEvent], began: Sequence[float], errors: Sequence[Exception | None]
+        self, events: Sequence[Fields], began: Sequence[float], errors: Sequence[Exception | None]
     ) -> None:
         """What came was answered now."""
         now = time.perf_counter()
         taken = [now - one for one, error in zip(began, errors, strict=True) if error is None]
         self._here.traffic.answered(ANSWERED, *taken)
-        unknown = sum(event.country is None for event in events)
+        unknown = sum(event[COUNTRY_FIELD] is None for event in events)
         self._here.traffic.countries_asked(known=len(events) - unknown, unknown=unknown)
 
-    def _event(self, request: Request, now: datetime) -> tuple[ViewEvent, Mapping[Outcome, bytes]]:
-        """The event, and how its answer's head ends.
+    def _event(
+        self, request: Request, views: PageViews, now: datetime
+    ) -> tuple[Fields, Mapping[Outcome, bytes]]:
+        """The event, as it stands in an envelope, and how its answer's head ends.
 
         Raises `Limited`, and whatever is wrong with a request that Flask has to answer.
         """
-        here, scope = self._here, request.scope
-        headers = dict(scope["headers"])
-        if len(headers) < len(scope["headers"]):
+        here, sent = self._here, request.sent.get
+        if len(request.sent) < len(request.headers):
             raise Invalid("headers", "one of them comes twice")
-        sent = headers.get
         said = tuple(map(sent, SAID))
         browser, heads = self._browsers.get(said) or self._browser(said)
-        peer = scope["client"][0] if scope["client"] else ""
         authorization = sent(b"authorization")
         sender = authorization and access.authenticate(_text(authorization), here.settings, now)
         forwarded = sent(b"x-forwarded-for")
-        hops = here.settings.trusted_proxies
+        peer, hops = request.peer, here.settings.trusted_proxies
         country = sent(self._country_header) if self._country_header else None
         viewer = callers.viewer_of(
             here.countries,
@@ -176,7 +185,7 @@ class HotLane:
             _text(country) if country else None,
             browser,
         )
-        event = intake.page_view(bodies.parse(request.body), viewer, now, here.edge)
+        event = views.read(bodies.parse(request.body), viewer)
         here.limits.admit(viewer, now)  # last: what is left to Flask is counted there
         return event, heads
 

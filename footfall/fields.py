@@ -14,7 +14,8 @@ MAX_ID_BYTES = 255
 MAX_MOMENT_CHARACTERS = 64
 # C0, DEL and C1 controls; halves of surrogate pairs, which have no UTF-8 and PostgreSQL cannot hold
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-UUID_TEXT = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+# without a repeated group, which costs twice as much
+UUID_TEXT = re.compile("[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
 VIEW_TYPE = re.compile(r"[a-z0-9_]{1,40}")
 VIEW_SOURCES = frozenset({"web", "api", "widget", "player"})
 NO_DETAIL = "none"
@@ -115,9 +116,14 @@ def one_of(value: str, field: str, known: Collection[str]) -> str:
 
 def uuid(value: str, field: str) -> UUID:
     """A UUID of any version in its usual spelling."""
+    return UUID(int=int(uuid_digits(value, field), 16))
+
+
+def uuid_digits(value: str, field: str) -> str:
+    """The 32 hexadecimal digits of a UUID, in lower case; checked as `uuid` does, and cheaper."""
     if not UUID_TEXT.fullmatch(value):
         raise Invalid(field, "must be a UUID")
-    return UUID(int=int(value.replace("-", ""), 16))
+    return value.replace("-", "").lower()
 
 
 def moment(value: str, field: str) -> datetime:
@@ -142,6 +148,8 @@ def whole_number(value: str, field: str, least: int, most: int) -> int:
 
 
 def _check_text(value: str, field: str, most_bytes: int) -> None:
+    if value.isascii() and value.isprintable() and len(value) <= most_bytes:
+        return  # nearly always, and the cheapest way to see it
     if UNPRINTABLE.search(value):
         raise Invalid(field, "must not contain control characters or lone surrogates")
     if len(value.encode()) > most_bytes:

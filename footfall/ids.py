@@ -6,7 +6,8 @@ from uuid import UUID
 
 from footfall.event import EPOCH, MICROSECOND
 
-RFC_VARIANT = 0b10  # RFC 9562, 4.1
+VERSION_DIGIT, VARIANT_DIGIT = 12, 16  # where they stand (RFC 9562, 4)
+RFC_VARIANT = "89ab"  # RFC 9562, 4.1
 
 
 def uuid7(now: datetime) -> UUID:
@@ -18,6 +19,11 @@ def uuid7(now: datetime) -> UUID:
 
 def milliseconds_of(event_id: UUID) -> int | None:
     """Milliseconds since 1970 in a UUIDv7, which may be made up; None for any other UUID."""
-    number = event_id.int
-    is_version_7 = number >> 76 & 0xF == 7 and number >> 62 & 0b11 == RFC_VARIANT
-    return number >> 80 if is_version_7 else None
+    return milliseconds_in(event_id.hex)
+
+
+def milliseconds_in(digits: str) -> int | None:
+    """The same for a UUID's 32 hexadecimal digits, in lower case."""
+    if digits[VERSION_DIGIT] != "7" or digits[VARIANT_DIGIT] not in RFC_VARIANT:
+        return None
+    return int(digits[:VERSION_DIGIT], 16)

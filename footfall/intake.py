@@ -6,17 +6,18 @@ names a person (address, user agent, user id) comes in with `Viewer` and does no
 
 from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
-from typing import NamedTuple
+from datetime import UTC, date, datetime, timedelta, tzinfo
+from functools import lru_cache
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from footfall import countries, fields, referrers, user_agents, visitors
-from footfall.clock import site_day
+from footfall.clock import day_start, site_day
 from footfall.content_types import CONTENT_TYPES, PAGE, SITE_EVENT, SITE_EVENTS, ContentType
 from footfall.errors import Invalid, NotAuthenticated
-from footfall.event import EPOCH, Device, Outcome, View, ViewEvent
+from footfall.event import EPOCH, MICROSECOND, Device, Outcome, View, ViewEvent
 from footfall.fields import Body
-from footfall.ids import milliseconds_of, uuid7
+from footfall.ids import milliseconds_in, milliseconds_of, uuid7
 from footfall.settings import Settings
 
 MAX_BATCH_EVENTS = 1000
@@ -27,6 +28,7 @@ AHEAD = timedelta(minutes=5)  # how wrong a client's clock may be
 LAST_MILLISECOND = (datetime.max.replace(tzinfo=UTC) - EPOCH) // timedelta(milliseconds=1)
 MILLISECOND = timedelta(milliseconds=1)
 OFFLINE = timedelta(hours=24)  # how long a browser may hold a view back
+AHEAD_MICROSECONDS, OFFLINE_MICROSECONDS = AHEAD // MICROSECOND, OFFLINE // MICROSECOND
 
 
 class Viewer(NamedTuple):
@@ -90,28 +92,77 @@ def page_view(body: Body, viewer: Viewer, now: datetime, edge: Edge) -> ViewEven
 
     Raises `Invalid`, or `Unavailable` when the day's salt is not to be had.
     """
-    # the way that nearly all views take, and so without the drafts that several events at once need
-    path = fields.path(fields.text(body, "path"), "path")
-    event_id, occurred_at = _when_viewed(_id(body), now)
-    day = site_day(occurred_at, edge.settings.time_zone)
-    agent = user_agents.describe(viewer.user_agent)
-    outcome: Outcome = "bot" if agent.is_bot else "counted"
-    is_kept = not agent.is_bot and not viewer.keep_no_visitor and _is_somebody(viewer)
-    return ViewEvent(
-        event_id,
-        occurred_at,
-        day,
-        PAGE.name,
-        path,
-        DEFAULT_VIEW_TYPE,
-        DEFAULT_VIEW_SOURCE,
-        outcome,
-        agent.device,
-        viewer.country,
-        _referrer_domain(body, outcome, viewer.own_domains, edge.settings.site_domains),
-        _visitor(edge.day_keys({day}, now)[day], viewer) if is_kept else None,
-        viewer.user_id is not None,
-    )
+    return page_event(PageViews(now, edge).read(body, viewer))
+
+
+def page_event(read: list[Any]) -> ViewEvent:
+    """The event that `PageViews.read` has returned the fields of."""
+    digits, microseconds, day, *others = read
+    return ViewEvent(UUID(hex=digits), EPOCH + microseconds * MICROSECOND, date.fromisoformat(day), *others)
+
+
+class PageViews:
+    """Reads the page views that come at one moment.
+
+    It is the way that nearly all views take: without the drafts that several events at once need, and without
+    the event itself, of which the queue takes the fields only.
+    """
+
+    def __init__(self, now: datetime, edge: Edge) -> None:
+        self._now = now
+        self._edge = edge
+        self._microseconds = (now - EPOCH) // MICROSECOND
+        self._today = _day_of(now, edge.settings.time_zone)
+        self._keys: dict[date, bytes] = {}  # of visitors, as far as they were asked for
+
+    def read(self, body: Body, viewer: Viewer) -> list[Any]:
+        """The event, as it stands in an envelope, of a browser's body. Raises as `page_view`."""
+        path = fields.path(fields.text(body, "path"), "path")
+        digits, microseconds = _id_and_time(body, self._now, self._microseconds)
+        day = self._today
+        if not day.begins <= microseconds < day.ends:
+            day = _day_of(EPOCH + microseconds * MICROSECOND, self._edge.settings.time_zone)
+        agent = user_agents.describe(viewer.user_agent)
+        outcome: Outcome = "bot" if agent.is_bot else "counted"
+        is_kept = not agent.is_bot and not viewer.keep_no_visitor and _is_somebody(viewer)
+        return [
+            digits,
+            microseconds,
+            day.text,
+            PAGE.name,
+            path,
+            DEFAULT_VIEW_TYPE,
+            DEFAULT_VIEW_SOURCE,
+            outcome,
+            agent.device,
+            viewer.country,
+            _referrer_domain(body, outcome, viewer.own_domains, self._edge.settings.site_domains),
+            _visitor(self._keys.get(day.date) or self._key(day.date), viewer) if is_kept else None,
+            viewer.user_id is not None,
+        ]
+
+    def _key(self, day: date) -> bytes:
+        self._keys[day] = key = self._edge.day_keys({day}, self._now)[day]
+        return key
+
+
+class _Day(NamedTuple):
+    """A day of the site's."""
+
+    date: date
+    text: str
+    begins: int  # in microseconds since 1970
+    ends: int
+
+
+def _day_of(moment: datetime, zone: tzinfo) -> _Day:
+    return _day(site_day(moment, zone), zone)
+
+
+@lru_cache(maxsize=8)
+def _day(day: date, zone: tzinfo) -> _Day:
+    begins, ends = (day_start(one, zone) for one in (day, day + timedelta(days=1)))
+    return _Day(day, day.isoformat(), (begins - EPOCH) // MICROSECOND, (ends - EPOCH) // MICROSECOND)
 
 
 def content_view(body: Body, entity: tuple[str, str], viewer: Viewer, now: datetime, edge: Edge) -> View:
@@ -123,7 +174,7 @@ def content_view(body: Body, entity: tuple[str, str], viewer: Viewer, now: datet
     if content_type.needs_sign_in and edge.settings.require_sign_in and viewer.user_id is None:
         raise NotAuthenticated(f"a view of a {content_type.name} needs a signed-in user")
     viewed = _viewed(body, content_type, entity[1])
-    draft = _draft(body, viewed, viewer, _when_viewed(_id(body), now), edge)
+    draft = _draft(body, viewed, viewer, _when_viewed(body, now), edge)
     return _finished([draft], now, edge)[0]
 
 
@@ -285,14 +336,26 @@ def _visitor(key: bytes, viewer: Viewer) -> int:
     return visitors.visitor(key, viewer.address or "", viewer.user_agent)
 
 
-def _when_viewed(event_id: UUID | None, now: datetime) -> tuple[UUID, datetime]:
-    """Id and time of a browser's view: a plausible UUIDv7 knows, else the server's clock does."""
-    if event_id is None:
-        return uuid7(now), now
-    occurred_at = _time_of(event_id)
-    # as a span: nearly every view is of now, and this is the cheaper way to see it
-    is_plausible = occurred_at is not None and -AHEAD <= now - occurred_at <= OFFLINE
-    return event_id, occurred_at if occurred_at is not None and is_plausible else now
+def _when_viewed(body: Body, now: datetime) -> tuple[UUID, datetime]:
+    """Id and time of a browser's view."""
+    digits, microseconds = _id_and_time(body, now, (now - EPOCH) // MICROSECOND)
+    return UUID(hex=digits), EPOCH + microseconds * MICROSECOND
+
+
+def _id_and_time(body: Body, now: datetime, now_microseconds: int) -> tuple[str, int]:
+    """The digits of a browser's view's id, and its time in microseconds since 1970: a plausible UUIDv7 knows
+    it, else the server's clock, which is told in both forms.
+    """
+    text = fields.optional_text(body, "id")
+    if text is None:
+        return uuid7(now).hex, now_microseconds
+    digits = fields.uuid_digits(text, "id")
+    milliseconds = milliseconds_in(digits)
+    if milliseconds is not None:
+        microseconds = milliseconds * 1000
+        if -AHEAD_MICROSECONDS <= now_microseconds - microseconds <= OFFLINE_MICROSECONDS:
+            return digits, microseconds
+    return digits, now_microseconds
 
 
 def _when_reported(entry: Body, now: datetime, raw_retention_days: int) -> tuple[UUID, datetime]:

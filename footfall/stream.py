@@ -19,7 +19,7 @@ from redis.retry import Retry
 from footfall import keys, scripts
 from footfall.content_types import PAGE
 from footfall.errors import Unavailable
-from footfall.event import EPOCH, Outcome, View, ViewEvent, encode
+from footfall.event import DAY_FIELD, EPOCH, Outcome, View, ViewEvent, encode, envelope, fields_of
 from footfall.loop_redis import ANSWER_SECONDS, CONNECT_SECONDS, LoopRedis
 from footfall.scripts import Call
 from footfall.settings import Settings
@@ -101,11 +101,11 @@ def put(redis: Redis, events: Sequence[ViewEvent]) -> None:
     way, under their ids; the writer finds the second copy.
     """
     if events:
-        scripts.run_all(redis, [_put(events)])
+        scripts.run_all(redis, [_put([fields_of(event) for event in events])])
 
 
-async def put_from_loop(redis: LoopRedis, events: Sequence[ViewEvent]) -> None:
-    """The same from an event loop."""
+async def put_from_loop(redis: LoopRedis, events: Sequence[list[Any]]) -> None:
+    """The same from an event loop, with the events as they stand in an envelope."""
     await redis.run(_put(events))
 
 
@@ -116,7 +116,7 @@ def take(redis: Redis, views: Sequence[View], seeds: Sequence[Counts | None], no
     `seeds` are the database's counts for entities whose shown count is to be seeded, else None. Raises
     `RedisError`; then any of them may have been taken.
     """
-    pages = [view.event for view in views if view.event.entity_type == PAGE.name]
+    pages = [fields_of(view.event) for view in views if view.event.entity_type == PAGE.name]
     calls = [_put(pages)] if pages else []
     calls += [
         _take(view, seed, now)
@@ -131,9 +131,11 @@ def take(redis: Redis, views: Sequence[View], seeds: Sequence[Counts | None], no
     ]
 
 
-def _put(events: Sequence[ViewEvent]) -> Call:
-    payloads = [encode(events[start : start + ENTRY_EVENTS]) for start in range(0, len(events), ENTRY_EVENTS)]
-    accepted = Counter(event.day for event in events)
+def _put(events: Sequence[list[Any]]) -> Call:
+    payloads = [
+        envelope(events[start : start + ENTRY_EVENTS]) for start in range(0, len(events), ENTRY_EVENTS)
+    ]
+    accepted = Counter(event[DAY_FIELD] for event in events)
     tallies = [item for day, amount in accepted.items() for item in (f"{day}:accepted", amount)]
     return Call("put", [STREAM_KEY, LEDGER_KEY], [len(payloads), *payloads, *tallies])
 

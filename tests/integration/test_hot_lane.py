@@ -32,6 +32,7 @@ from footfall.clock import utc_now
 from footfall.database import make_engine
 from footfall.event import EPOCH, ViewEvent, decode
 from footfall.ids import uuid7
+from footfall.intake import PageViews
 from footfall.settings import Settings
 from tests.asgi import exchange
 from tests.integration.api import FIREFOX, bearer, queued
@@ -212,6 +213,32 @@ def test_a_header_that_comes_twice_is_for_flask(
     assert answer(lane, twice, body) == answer(flask, twice, body)
     assert took == [False]
     assert queued(redis)[:1] == queued(redis)[1:]
+
+
+def test_of_a_header_that_comes_twice_flask_reads_both_in_their_order(
+    lane: Application, redis: Redis
+) -> None:
+    body = b'{"path": "/a"}'
+    first, last = ((b"x-forwarded-for", address) for address in (b"192.0.2.1", b"192.0.2.2"))
+    for headers in ([first, last], [last, first], [last]):
+        assert answer(lane, [*headers[:1], *sized(body).items(), *headers[1:]], body).status == 204
+    one, other, plain = (event.visitor for event in queued(redis))
+    assert one == plain != other
+
+
+def test_what_comes_after_the_body_is_no_header(lane: Application, flask: Application, redis: Redis) -> None:
+    """Or a client could add to what the proxy in front of us says of it."""
+    body = b'{"path": "/a"}'
+    headers = sized(body, content_length=None, transfer_encoding=b"chunked", x_forwarded_for=b"192.0.2.7")
+    head, *pieces = request("POST", PATH.encode(), list(headers.items()), body)
+    trailers = b"0\r\nx-forwarded-for: 192.0.2.1\r\nauthorization: Bearer x\r\nuser-agent: x\r\n\r\n"
+    for application in (lane, flask):
+        for end in (pieces[-1], trailers):
+            found = ask(application, head, *pieces[:-1], end)
+            assert found is not None
+            assert found.status == 204
+    assert len({event.visitor for event in queued(redis)}) == 1
+    assert len(queued(redis)) == 4
 
 
 def test_a_header_with_an_underscore_passes_for_no_other(flask: Application, redis: Redis) -> None:
@@ -420,15 +447,22 @@ def test_who_asks_again_while_flask_answers_waits_in_line(
 
 
 @pytest.mark.parametrize(
-    ("version", "header"), [(b"1.0", b"close"), (b"1.0", b"keep-alive"), (b"1.1", b"close")]
+    ("version", "header"),
+    [
+        (b"1.0", {}),
+        (b"1.0", {"connection": b"close"}),
+        (b"1.0", {"connection": b"keep-alive"}),
+        (b"1.0", {"proxy_connection": b"keep-alive"}),
+        (b"1.1", {"connection": b"close"}),
+    ],
 )
 def test_who_wants_no_further_answer_is_hung_up_on(
-    version: bytes, header: bytes, lane: Application, monkeypatch: pytest.MonkeyPatch
+    version: bytes, header: dict[str, bytes], lane: Application, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Proxies ask so: with HTTP/1.0, whatever they say with it, or with `Connection: close`."""
     took = note_what_the_lane_takes(monkeypatch)
     for body, status in ((b'{"path": "/a"}', 204), (b'{"path": 1}', 400)):
-        whole = b"".join(request("POST", PATH.encode(), list(sized(body, connection=header).items()), body))
+        whole = b"".join(request("POST", PATH.encode(), list(sized(body, **header).items()), body))
 
         async def talk(sent: bytes = whole) -> tuple[list[Answer], bool]:
             wire = Wire()
@@ -439,6 +473,41 @@ def test_who_wants_no_further_answer_is_hung_up_on(
         assert (found.status, closed) == (status, True)
         assert (b"connection", b"close") in found.headers
     assert took == [True, False]
+
+
+def test_a_view_for_flask_keeps_its_headers_while_the_next_request_comes(lane: Application) -> None:
+    body = b'{"path": 1}'
+    whole = b"".join(request("POST", PATH.encode(), list(sized(body).items()), body))
+
+    async def talk() -> list[Answer]:
+        wire = Wire()
+        connection = wire.connect(lane)
+        connection.data_received(whole + whole[:60])  # the lane reads the first when the next has begun
+        await wire.answers("POST")
+        connection.data_received(whole[60:])
+        return await wire.answers("POST", "POST")
+
+    first, second = converse(lane, talk())
+    assert first == second
+    assert (first.status, json.loads(first.body)["error"]) == (400, "path: must be a string")
+
+
+def test_a_client_that_waits_for_a_word_before_its_body_gets_it(lane: Application, redis: Redis) -> None:
+    body = b'{"path": "/a"}'
+    head, *_ = request("POST", PATH.encode(), list(sized(body, expect=b"100-Continue").items()), body)
+
+    async def talk() -> list[Answer]:
+        wire = Wire()
+        connection = wire.connect(lane)
+        connection.data_received(head)
+        while not wire.sent:
+            await asyncio.wait_for(wire.changed.wait(), 20)
+        assert wire.sent == b"HTTP/1.1 100 Continue\r\n\r\n"
+        connection.data_received(body)
+        return await wire.answers("POST")
+
+    assert [one.status for one in converse(lane, talk())] == [204]
+    assert len(queued(redis)) == 1
 
 
 @pytest.mark.parametrize("target", [PATH, "/api/health"])
@@ -578,9 +647,9 @@ def note_what_the_lane_takes(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     took: list[Any] = []
     real = HotLane._event
 
-    def noted(self: HotLane, asked: Request, now: datetime) -> Any:
+    def noted(self: HotLane, asked: Request, views: PageViews, now: datetime) -> Any:
         took.append(False)
-        event = real(self, asked, now)
+        event = real(self, asked, views, now)
         took[-1] = True
         return event
 

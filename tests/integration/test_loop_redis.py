@@ -20,7 +20,7 @@ from api.hot_lane import PATH
 from api.parts import KEY
 from footfall import breaker, loop_redis, scripts, stream, writer
 from footfall.clock import utc_now
-from footfall.event import ViewEvent
+from footfall.event import ViewEvent, fields_of
 from footfall.ids import uuid7
 from footfall.loop_redis import LoopRedis
 from footfall.settings import Settings
@@ -50,7 +50,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def put(redis: LoopRedis, *events: ViewEvent) -> None:
     async def once() -> None:
         try:
-            await stream.put_from_loop(redis, events)
+            await stream.put_from_loop(redis, [fields_of(one) for one in events])
         finally:
             redis.close()
             await asyncio.sleep(0)
@@ -107,7 +107,7 @@ def test_by_tcp_too_and_tls_is_for_others(own: OwnRedis, client: Redis, settings
         async with await asyncio.start_server(relay, "127.0.0.1", 0) as server:
             port = server.sockets[0].getsockname()[1]
             redis = LoopRedis(f"redis://127.0.0.1:{port}/0")
-            await stream.put_from_loop(redis, [one])
+            await stream.put_from_loop(redis, [fields_of(one)])
             redis.close()
             await asyncio.sleep(0)
 
@@ -137,12 +137,12 @@ def test_a_late_answer_is_nobody_elses(own: OwnRedis, client: Redis, settings: S
     first, second, third = (event(settings) for _ in range(3))
 
     async def talk() -> None:
-        await stream.put_from_loop(redis, [first])
+        await stream.put_from_loop(redis, [fields_of(first)])
         with own.paused(), pytest.raises(RedisError):
-            await stream.put_from_loop(redis, [second])
+            await stream.put_from_loop(redis, [fields_of(second)])
         client.config_set("maxmemory", "1")
         with pytest.raises(RedisError):  # and not OK, which is the answer to the second
-            await stream.put_from_loop(redis, [third])
+            await stream.put_from_loop(redis, [fields_of(third)])
         redis.close()
         await asyncio.sleep(0)
 
@@ -156,13 +156,13 @@ def test_a_redis_that_was_started_anew_is_connected_to_at_once(
     redis = LoopRedis(own.server.url)
 
     async def talk() -> None:
-        await stream.put_from_loop(redis, [event(settings)])
+        await stream.put_from_loop(redis, [fields_of(event(settings))])
         own.kill()
         await asyncio.to_thread(own.start)
-        await stream.put_from_loop(redis, [event(settings)])
+        await stream.put_from_loop(redis, [fields_of(event(settings))])
         own.kill()
         with pytest.raises(RedisError):
-            await stream.put_from_loop(redis, [event(settings)])
+            await stream.put_from_loop(redis, [fields_of(event(settings))])
         redis.close()
         await asyncio.sleep(0)
 

@@ -1,6 +1,8 @@
 """Single values: kept as they came, or refused by name."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
+from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -94,12 +96,31 @@ def test_a_bad_view_type_is_refused(sent: str) -> None:
         "urn:uuid:017f22e2-79b0-7cc3-98c4-dc0c0c07398f",
         "017f22e279b07cc398c4dc0c0c07398f",
         "017f22e2-79b0-7cc3-98c4-dc0c0c07398f\n",
+        " 017f22e2-79b0-7cc3-98c4-dc0c0c07398f",
         "017f22e2-79b0-7cc3-98c4-dc0c0c07398",
+        "017f22e2-79b0-7cc3-98c4-dc0c0c07398ff",
+        "017f22e2-79b0-7cc3-98c4dc0c0c07-398f",
+        "017f22e2-79b0-7cc3-98c4-dc0c0c07_98f",  # int() takes it, and the next two
+        "017f22e2-79b0-7cc3-98c4-dc0c0c07398٣",
+        "+17f22e2-79b0-7cc3-98c4-dc0c0c07398f",
+        "017f22e2-79b0-7cc3-98c4-dc0c0c07398ｆ",
+        "017f22e2-79b0-7cc3-98c4-dc0c0c07398g",
+        "017f22e2\u201079b0\u20107cc3\u201098c4\u2010dc0c0c07398f",
     ],
 )
-def test_an_id_of_an_event_is_a_uuid_in_its_usual_spelling(sent: str) -> None:
+@pytest.mark.parametrize("read", [fields.uuid, fields.uuid_digits])
+def test_an_id_of_an_event_is_a_uuid_in_its_usual_spelling(
+    read: Callable[[str, str], object], sent: str
+) -> None:
     with pytest.raises(Invalid, match="^id: "):
-        fields.uuid(sent, "id")
+        read(sent, "id")
+
+
+@given(st.uuids(), st.booleans())
+def test_an_id_is_the_same_in_capitals(event_id: UUID, is_upper: bool) -> None:
+    sent = str(event_id).upper() if is_upper else str(event_id)
+    assert fields.uuid(sent, "id") == event_id
+    assert fields.uuid_digits(sent, "id") == event_id.hex
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
@@ -13,9 +14,9 @@ from hypothesis import strategies as st
 
 from footfall import intake
 from footfall.errors import Invalid, NotAuthenticated
-from footfall.event import View, ViewEvent, decode, encode
+from footfall.event import DAY_FIELD, EPOCH, View, ViewEvent, decode, encode, fields_of
 from footfall.ids import uuid7
-from footfall.intake import Edge, Viewer
+from footfall.intake import Edge, PageViews, Viewer, page_event
 from footfall.visitors import day_key, visitor, visitor_of_user
 from tests.factory import PEPPER, make_settings
 
@@ -150,6 +151,30 @@ def test_with_any_other_id_the_servers_clock_decides(event_id: UUID) -> None:
     assert (event.id, event.occurred_at) == (event_id, NOW)
 
 
+def test_views_of_one_moment_are_of_their_own_days() -> None:
+    moments = [NOW - timedelta(hours=1), NOW, NOW - timedelta(hours=2), NOW + timedelta(minutes=4)]
+    bodies = [{"path": f"/{moment}", "id": str(uuid7(moment))} for moment in moments]
+    together = PageViews(NOW, EDGE)
+    read = [together.read(body, VIEWER) for body in bodies]
+    assert [page_event(one) for one in read] == [intake.page_view(body, VIEWER, NOW, EDGE) for body in bodies]
+    assert [fields_of(page_event(one)) for one in read] == read
+    assert len({one[DAY_FIELD] for one in read}) == len({page_event(one).visitor for one in read}) == 2
+
+
+@given(
+    st.datetimes(datetime(2026, 3, 1), datetime(2026, 12, 1), timezones=st.just(UTC)),  # noqa: DTZ001 - hypothesis adds the zone
+    st.timedeltas(timedelta(minutes=-5), timedelta(hours=24)),
+    st.sampled_from(["UTC", "America/New_York", "Asia/Kolkata", "Pacific/Apia", "America/Havana"]),
+)
+def test_the_day_is_the_sites_whatever_its_clocks_do(now: datetime, ago: timedelta, zone: str) -> None:
+    edge = replace(EDGE, settings=make_settings(FOOTFALL_TIME_ZONE=zone))
+    event_id = uuid7(now - ago)
+    event = intake.page_view({"path": "/a", "id": str(event_id)}, VIEWER, now, edge)
+    told = EPOCH + timedelta(milliseconds=event_id.int >> 80)
+    assert event.occurred_at in (told, now)  # now, where a part of a millisecond made it too old
+    assert event.day == event.occurred_at.astimezone(ZoneInfo(zone)).date()
+
+
 def test_the_day_is_the_sites() -> None:
     settings = make_settings(FOOTFALL_TIME_ZONE="America/New_York")
     assert view(edge=replace(EDGE, settings=settings)).day == date(2026, 11, 19)
@@ -209,6 +234,7 @@ def test_whatever_the_body_a_page_view_is_an_event_or_invalid(body: dict[str, An
     except Invalid:
         return
     assert decode(encode([event])) == [event]
+    assert page_event(fields_of(event)) == event
 
 
 @given(
