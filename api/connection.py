@@ -6,6 +6,7 @@ view does. What uvicorn leaves to a proxy is here too: limits to the time and th
 
 import asyncio
 import socket
+from collections import deque
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -24,6 +25,7 @@ LOOK_SECONDS = 5.0  # between two looks for one that takes longer
 UNREAD_SECONDS = 30  # for which a client may leave unread what is sent to it
 LAST_CALL_SECONDS = 0.5  # for requests to a process that ends
 CLOSE = b"connection: close\r\n"
+NOWHERE: Any = deque(maxlen=0)  # what is appended to it is gone
 
 
 def _refusal(status: int, text: bytes, code: bytes) -> Answer:
@@ -133,7 +135,7 @@ class Connection(HttpToolsProtocol):
         """Called by the parser."""
         self._is_in_head = False
         # what comes after a body in chunks is no header, or clients could add to what proxies say of them
-        headers, self.headers = self.headers, []
+        headers, self.headers = self.headers, NOWHERE
         sent = dict(headers)
         if (
             self._lane is not None
@@ -143,7 +145,7 @@ class Connection(HttpToolsProtocol):
             and not self.parser.should_upgrade()
             and (self.cycle is None or self.cycle.response_complete)  # else it has to wait in uvicorn's line
         ):
-            self._view = PageView(self, headers, sent, self._keeps_alive())
+            self._view = PageView(self, headers, sent, self._keeps_alive(sent))
             self.cycle = self._view
         else:
             self._idle_since = None  # uvicorn has a timer
@@ -243,11 +245,13 @@ class Connection(HttpToolsProtocol):
             "headers": headers,
         }
 
-    def _keeps_alive(self) -> bool:
-        # 1.0: as uvicorn has it
+    def _keeps_alive(self, sent: Mapping[bytes, bytes]) -> bool:
+        # 1.0: as uvicorn has it. Only with these headers the parser would keep it, and to tell the version
+        # costs as much as to read four headers
+        is_asked = b"connection" in sent or b"proxy-connection" in sent
         return (
-            self.parser.get_http_version() != "1.0"
-            and self.parser.should_keep_alive()
+            self.parser.should_keep_alive()
+            and not (is_asked and self.parser.get_http_version() == "1.0")
             and not self._is_ending
         )
 
