@@ -27,7 +27,7 @@ from api.asgi import Application, Scope
 from api.connection import Connection
 from api.hot_lane import PATH, HotLane, Request
 from api.parts import KEY
-from footfall import stream
+from footfall import stream, traffic
 from footfall.clock import utc_now
 from footfall.database import make_engine
 from footfall.event import EPOCH, ViewEvent, decode
@@ -224,6 +224,11 @@ def test_of_a_header_that_comes_twice_flask_reads_both_in_their_order(
         assert answer(lane, [*headers[:1], *sized(body).items(), *headers[1:]], body).status == 204
     one, other, plain = (event.visitor for event in queued(redis))
     assert one == plain != other
+    twice = [*sized(body).items(), (b"user-agent", b"Linux")]
+    for headers in (twice, list(sized(body, user_agent=FIREFOX.encode() + b",Linux").items())):
+        assert answer(lane, headers, body).status == 204
+    one, joined = (event.visitor for event in queued(redis)[3:])
+    assert one == joined != plain
 
 
 def test_what_comes_after_the_body_is_no_header(lane: Application, flask: Application, redis: Redis) -> None:
@@ -239,6 +244,33 @@ def test_what_comes_after_the_body_is_no_header(lane: Application, flask: Applic
             assert found.status == 204
     assert len({event.visitor for event in queued(redis)}) == 1
     assert len(queued(redis)) == 4
+
+
+def test_headers_are_the_same_in_capitals(
+    lane: Application, flask: Application, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    took = note_what_the_lane_takes(monkeypatch)
+    body = json.dumps({**VIEW, "id": str(uuid7(utc_now()))}).encode()
+    headers = sized(body, x_forwarded_for=b"192.0.2.7", cf_ipcountry=b"DE")
+    for application in (lane, flask):
+        for asked in (headers, {name.title(): value for name, value in headers.items()}):
+            assert answer(application, asked, body).status == 204
+    first, *others = queued(redis)
+    assert others == [first] * 3
+    assert took == [True, True]
+    assert first.country == "DE"
+
+
+def test_the_lane_tells_how_many_views_had_a_country(lane: Application, app: Flask, redis: Redis) -> None:
+    told = app.extensions[KEY].traffic
+    told.flush()
+    before = traffic.total(redis).countries
+    body = b'{"path": "/a"}'
+    for country in (b"DE", b"FR", None):
+        assert answer(lane, sized(body, cf_ipcountry=country), body).status == 204
+    told.flush()
+    found = traffic.total(redis).countries
+    assert {name: found[name] - before[name] for name in found} == {"known": 2, "unknown": 1}
 
 
 def test_a_header_with_an_underscore_passes_for_no_other(flask: Application, redis: Redis) -> None:

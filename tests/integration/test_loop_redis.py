@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import timedelta
 from uuid import UUID
 
 import pytest
@@ -78,6 +79,16 @@ def test_events_are_appended_and_tallied_also_by_a_redis_that_knows_no_script_ye
         put(redis, *events)
     assert queued_ids(client) == [one.id for one in events] * 2
     assert stream.ledger(client) == {f"{events[0].day}:accepted": 6}
+
+
+def test_events_of_several_days_are_tallied_by_their_days(
+    own: OwnRedis, client: Redis, settings: Settings
+) -> None:
+    now = utc_now()
+    events = [make_event(settings, now - timedelta(days=back)) for back in (0, 1, 1)]
+    put(LoopRedis(own.server.url), *events)
+    stream.put(client, events[1:])
+    assert stream.ledger(client) == {f"{events[0].day}:accepted": 1, f"{events[1].day}:accepted": 4}
 
 
 def test_it_signs_in_and_selects_the_database(own: OwnRedis, client: Redis, settings: Settings) -> None:

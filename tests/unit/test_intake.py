@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from footfall import intake
+from footfall.clock import day_start
 from footfall.errors import Invalid, NotAuthenticated
 from footfall.event import DAY_FIELD, EPOCH, View, ViewEvent, decode, encode, fields_of
 from footfall.ids import uuid7
@@ -173,6 +174,22 @@ def test_the_day_is_the_sites_whatever_its_clocks_do(now: datetime, ago: timedel
     told = EPOCH + timedelta(milliseconds=event_id.int >> 80)
     assert event.occurred_at in (told, now)  # now, where a part of a millisecond made it too old
     assert event.day == event.occurred_at.astimezone(ZoneInfo(zone)).date()
+
+
+@pytest.mark.parametrize("today", [date(2026, 3, 8), date(2026, 6, 1), date(2026, 11, 1)])
+@pytest.mark.parametrize("side", [timedelta(minutes=-1), timedelta(minutes=1)])
+def test_a_day_ends_where_the_next_begins(today: date, side: timedelta) -> None:
+    """In New York, where the first of these has 23 hours and the last 25."""
+    edge = replace(EDGE, settings=make_settings(FOOTFALL_TIME_ZONE="America/New_York"))
+    midnight = day_start(today + timedelta(days=1), ZoneInfo("America/New_York"))
+    views = PageViews(midnight + side, edge)
+    for after in (timedelta(0), timedelta(minutes=2)):
+        told = midnight + after
+        for moment, day in ((told, today + timedelta(days=1)), (told - timedelta(minutes=3), today)):
+            found = page_event(views.read({"path": "/a", "id": str(uuid7(moment))}, VIEWER))
+            assert (found.occurred_at, found.day) == (moment, day)
+    last = midnight - timedelta(milliseconds=1)
+    assert page_event(views.read({"path": "/a", "id": str(uuid7(last))}, VIEWER)).day == today
 
 
 def test_the_day_is_the_sites() -> None:
