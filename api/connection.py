@@ -84,7 +84,8 @@ class Connection(HttpToolsProtocol):
         self._lane = self._application.lane
         self._view: PageView | None = None  # that is being read
         self._is_in_head = False
-        self._head_bytes = 0  # of a head that did not come in one piece
+        self._head_bytes = 0  # of a head, or of what stands between a body's chunks, that came in pieces
+        self._has_moved = False  # on from there
         self._is_ending = False  # after the answer to what comes within a moment
         self._began: float | None = None  # when a request that is not complete could have begun
         self._idle_since: float | None = None  # since a page view was answered, and nothing after it
@@ -109,15 +110,17 @@ class Connection(HttpToolsProtocol):
         """Called by the event loop."""
         if self._began is None:
             self._began = self.loop.time()
-        if self._is_in_head:
-            self._head_bytes += len(data)
-            if self._head_bytes > HEAD_BYTES:
-                self._refuse(TOO_LONG)
-                return
+        self._has_moved = False
         try:
             super().data_received(data)
         except UnicodeDecodeError:  # bytes beyond ASCII in the request line
             self._refuse(MALFORMED)
+        if self._has_moved:
+            self._head_bytes = 0
+            return
+        self._head_bytes += len(data)
+        if self._head_bytes > HEAD_BYTES and not self.transport.is_closing():
+            self._refuse(TOO_LONG)
 
     def on_message_begin(self) -> None:
         """Called by the parser."""
@@ -125,7 +128,6 @@ class Connection(HttpToolsProtocol):
         self.url = b""
         self.headers = []
         self._is_in_head = True
-        self._head_bytes = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Called by the parser."""
@@ -134,6 +136,7 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Called by the parser."""
         self._is_in_head = False
+        self._has_moved = True
         # what comes after a body in chunks is no header, or clients could add to what proxies say of them
         headers, self.headers = self.headers, NOWHERE
         sent = dict(headers)
@@ -157,6 +160,7 @@ class Connection(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """Called by the parser."""
+        self._has_moved = True
         view = self._view
         if view is None:
             super().on_body(body)
@@ -170,6 +174,7 @@ class Connection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """Called by the parser."""
         self._began = None
+        self._has_moved = True
         view, lane = self._view, self._lane
         if view is None or lane is None:
             super().on_message_complete()

@@ -20,7 +20,7 @@ from api.callers import Browser
 from footfall import access, intake, stream
 from footfall.clock import utc_now
 from footfall.errors import Invalid, Limited, Unavailable
-from footfall.event import OUTCOME_FIELD, Outcome, View, ViewEvent
+from footfall.event import COUNTRY_FIELD, OUTCOME_FIELD, Outcome, View, ViewEvent
 from footfall.group_commit import LONGEST_WAIT_SECONDS, MOST_VIEWS
 from footfall.intake import PageViews
 from footfall.loop_redis import LoopRedis
@@ -36,8 +36,6 @@ SAID = (b"content-type", b"user-agent", b"origin", b"host", b"sec-gpc", b"dnt")
 # How many of those are kept as they were read, at most some 8 MB, and how long they may be to be kept
 MOST_BROWSERS = 2048
 BROWSER_BYTES = 1024
-
-COUNTRY_FIELD = 9  # of an event as it stands in an envelope
 
 Fields = list[Any]  # an event as it stands in an envelope
 

@@ -20,7 +20,7 @@ ID_FIELD, MOMENT_FIELD, DAY_FIELD, VIEW_TYPE_FIELD = 0, 1, 2, 5
 ID_DIGITS = 32
 ID_BYTES = 16
 OUTCOME_FIELD = 7  # the one that may be decided after the row was made
-REFERRER_FIELD = 10
+COUNTRY_FIELD, REFERRER_FIELD = 9, 10
 PLAIN_FIELDS = 13  # of a row in the envelope, before the slot's
 FIRST_MOMENT = (datetime.min.replace(tzinfo=UTC) - EPOCH) // MICROSECOND
 LAST_MOMENT = (datetime.max.replace(tzinfo=UTC) - EPOCH) // MICROSECOND

@@ -16,6 +16,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from footfall.cli.embedded import Postgres, Redis, Server, socket_folder
+from tests.factory import EVENTS
 from tests.functional.instance import Instance, Reply, alive, descendants, start_time
 from tests.prometheus_text import Scrape, parse
 from tests.waiting import wait_until
@@ -219,7 +220,7 @@ def post_view(instance: Instance, path: str, **more: str) -> Reply:
 def views(instance: Instance, path: str) -> int:
     engine = instance.engine()
     query = text(
-        "SELECT count(*) FROM view_events JOIN entities ON entities.id = entity_id"
+        f"SELECT count(*) FROM {EVENTS} AS v JOIN entities ON entities.id = entity_id"
         " WHERE entity_type = 'page' AND external_id = :path AND outcome = 'counted'"
     )
     try:

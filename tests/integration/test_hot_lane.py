@@ -413,6 +413,26 @@ def test_who_never_reads_its_answers_is_hung_up_on(
     converse(lane, talk())
 
 
+def test_trailers_without_end_are_refused(lane: Application, flask: Application) -> None:
+    """What stands between chunks and after them, where nobody asks for anything."""
+    headers = list(sized(b"", content_length=None, transfer_encoding=b"chunked").items())
+    head, *_ = request("POST", PATH.encode(), headers, b"{}")
+    for application in (lane, flask):
+        for begun in (b"2\r\n{}\r\n0\r\nx: ", b"2;x="):
+            found = ask(application, head, begun, *(b"y" * 1000 for _ in range(100)))
+            assert found is not None
+            assert (found.status, json.loads(found.body)["code"]) == (431, "headers_too_long")
+
+
+def test_a_long_body_in_chunks_is_no_long_head(lane: Application) -> None:
+    headers = list(sized(b"", content_length=None, transfer_encoding=b"chunked").items())
+    head, *_ = request("POST", b"/api/track/batch", headers, b"{}")
+    pieces = [part for _ in range(100) for part in (b"3e8\r\n", b"y" * 1000, b"\r\n")]
+    found = ask(lane, head, *pieces, b"0\r\n\r\n")
+    assert found is not None
+    assert found.status == 401
+
+
 def test_headers_without_end_are_refused(lane: Application) -> None:
     found = ask(lane, b"POST / HTTP/1.1\r\n", *(b"x: %s\r\n" % (b"y" * 1000) for _ in range(100)))
     assert found is not None
