@@ -53,31 +53,48 @@ INSERT_ENTITIES = text("""
         'ann', 'Title ' || n, :now
     FROM generate_series(1, :entities) AS n
 """)
+INSERT_KINDS = text("""
+    INSERT INTO event_kinds (entity_type, outcome, device, view_type, view_source, country, last_seen_on)
+    SELECT entity_type, outcome, device, view_type, view_source, country, :today
+    FROM unnest(ARRAY['page', 'book']) AS entity_type, unnest(ARRAY['counted', 'bot']) AS outcome,
+        unnest(ARRAY['desktop', 'mobile', 'tablet', 'other']) AS device,
+        unnest(ARRAY['intentional', 'listing', 'search']) AS view_type,
+        unnest(ARRAY['web', 'widget']) AS view_source,
+        unnest(
+            ARRAY['DE', 'US', 'GB', 'FR', 'NP', 'IN', 'BR', 'JP', 'NL', 'SE', 'PL', 'CA', 'ES', 'IT', 'ZZ']
+        ) AS country
+""")
 # The third power makes few entities popular: the first has 4 % of all views, the last 17 of a million
 INSERT_EVENTS = """
-    INSERT INTO {partition} (occurred_at, visitor, entry, day, entity_id, version, id, authenticated,
-        outcome, device, view_type, view_source, country, referrer_domain)
+    INSERT INTO {partition} (occurred_at, visitor, entry, day, entity_id, version, kind_id, id, authenticated,
+        referrer_domain)
     SELECT
         CAST(:start AS timestamptz) + interval '1 second' * (CAST(:seconds AS float8) * n / :events),
         CASE WHEN chance < 0.92 THEN (random() * :visitors)::bigint END,
         n,
         CAST(:day AS date),
-        (SELECT min(id) FROM entities WHERE entity_type <> 'site') + floor(:entities * power(random(), 3)),
+        entities.id,
         CAST(:version AS integer),
+        kind.id,
         CAST(lpad(to_hex(n), 12, '0') || '7' || substr(md5(n || '.' || :version || CAST(:day AS text)), 1, 19)
             AS uuid),
         chance < 0.2,
-        CASE WHEN chance < 0.92 THEN 'counted' ELSE 'bot' END,
-        (ARRAY['desktop', 'desktop', 'mobile', 'mobile', 'mobile', 'tablet', 'other'])
-            [1 + floor(random() * 7)],
-        (ARRAY['intentional', 'intentional', 'listing', 'search'])[1 + floor(random() * 4)],
-        (ARRAY['web', 'web', 'web', 'widget'])[1 + floor(random() * 4)],
-        (ARRAY['DE', 'US', 'GB', 'FR', 'NP', 'IN', 'BR', 'JP', 'NL', 'SE', 'PL', 'CA', 'ES', 'IT', NULL])
-            [1 + floor(15 * power(random(), 2))],
         CASE WHEN chance < 0.6 THEN 'site-' || floor(300 * power(random(), 3)) || '.example.org' END
     FROM (
-        SELECT n, random() AS chance FROM generate_series(1, CAST(:events AS bigint)) AS n
+        SELECT n, chance, CASE WHEN chance < 0.92 THEN 'counted' ELSE 'bot' END AS outcome,
+            (SELECT min(id) FROM entities WHERE entity_type <> 'site')
+                + CAST(floor(:entities * power(random(), 3)) AS integer) AS entity_id,
+            (ARRAY['desktop', 'desktop', 'mobile', 'mobile', 'mobile', 'tablet', 'other'])
+                [1 + floor(random() * 7)] AS device,
+            (ARRAY['intentional', 'intentional', 'listing', 'search'])[1 + floor(random() * 4)] AS view_type,
+            (ARRAY['web', 'web', 'web', 'widget'])[1 + floor(random() * 4)] AS view_source,
+            (ARRAY['DE', 'US', 'GB', 'FR', 'NP', 'IN', 'BR', 'JP', 'NL', 'SE', 'PL', 'CA', 'ES', 'IT', 'ZZ'])
+                [1 + floor(15 * power(random(), 2))] AS country
+        FROM (SELECT n, random() AS chance FROM generate_series(1, CAST(:events AS bigint)) AS n) AS each
     ) AS event
+    JOIN entities ON entities.id = event.entity_id
+    JOIN event_kinds AS kind USING (entity_type, outcome, device, view_type, view_source, country)
+    ORDER BY n
 """
 # Older days look like those that were rolled up
 COPY_DAILY_ROWS = text("""
@@ -187,6 +204,7 @@ def _fill(stage: Stage) -> dict[str, float]:
     events = stage.scaled(EVENTS_A_DAY)
     with stage.engine.begin() as connection:
         connection.execute(INSERT_ENTITIES, {"now": NOW, "entities": stage.scaled(ENTITIES)})
+        connection.execute(INSERT_KINDS, {"today": TODAY})
         event_days.open_days(connection, [*closed, TODAY])
     steps = {
         f"{RAW_DAYS} days of {events:,} events": partial(_make_days, stage, closed, events),
