@@ -206,7 +206,7 @@ def _fill(stage: Stage) -> dict[str, float]:
         connection.execute(INSERT_ENTITIES, {"now": NOW, "entities": stage.scaled(ENTITIES)})
         connection.execute(INSERT_KINDS, {"today": TODAY})
         event_days.open_days(connection, [*closed, TODAY])
-    steps = {
+    steps: dict[str, Callable[[], object]] = {
         f"{RAW_DAYS} days of {events:,} events": partial(_make_days, stage, closed, events),
         "rolling them up": lambda: [rollup.roll_up(stage.engine, day, NOW) for day in closed],
         f"daily rows of {DAILY_DAYS - RAW_DAYS - 1} more days": lambda: _older_days(stage, closed),
