@@ -32,7 +32,7 @@ from footfall import (
 )
 from footfall.database import read_snapshot
 from footfall.event import encode
-from tests.factory import make_event
+from tests.factory import make_event, store
 from tests.integration.api import SERVICE
 from tests.integration.content import Site
 
@@ -267,6 +267,27 @@ def test_a_dead_letter_that_nobody_can_read_is_named(site: Site) -> None:
 def _letters(site: Site) -> list[Any]:
     with site.engine.connect() as connection:
         return list(dead_letters.listed(connection))
+
+
+def test_who_was_counted_with_a_forgotten_user_is_still_known_as_before(site: Site) -> None:
+    """Visitors are kept by the hundred, with a flag each for who was signed in."""
+    site.story("s1", user="ann")
+    with site.engine.connect() as connection:
+        key = visitors.day_key(site.settings.pepper, salts.kept(connection)[TODAY])
+    ann = visitors.visitor_of_user(key, "ann")
+    near = {ann - 2: False, ann - 1: True, ann: True, ann + 1: False, ann + 2: True}
+    events = [
+        make_event(site.settings, NOW, visitor=visitor, authenticated=flag) for visitor, flag in near.items()
+    ]
+    store(site.engine, site.redis, site.settings, events)
+    rollup.roll_up(site.engine, TODAY, NOW, keep_visitors=True)
+    of_pages = "FROM seen_runs JOIN entities ON id = entity_id AND entity_type <> 'story'"
+    kept = site.rows(f"SELECT first, visitors, authenticated {of_pages}")
+    assert kept == [(ann - 2, list(near), list(near.values()))] * 2  # the page's and the site's
+    forget_user(site, "ann")
+    del near[ann]
+    kept = site.rows(f"SELECT first, visitors, authenticated {of_pages}")
+    assert kept == [(ann - 2, list(near), list(near.values()))] * 2
 
 
 def test_ownership_is_forgotten_only_when_asked(site: Site) -> None:
