@@ -121,9 +121,9 @@ class Subject:
 
     key: str
     events: str  # FROM {rows}, which are all events, AS e
-    of_kinds: tuple[str, ...]  # whose events: conditions on their `kind`
-    cells_of: str  # FROM {rows}, which are the cells of each entity, AS e
     dimensions: tuple[str, ...]
+    of_kinds: tuple[str, ...] = ()  # whose events: conditions on their `kind`
+    cells_of: str = "{rows} AS e"  # FROM {rows}, which are the cells of each entity
 
     @property
     def cells(self) -> tuple[Cells, ...]:
@@ -131,20 +131,16 @@ class Subject:
         return (*EVERY_CELL, HOURS) if "hour" in self.dimensions else EVERY_CELL
 
 
-EACH_ENTITY = Subject("e.entity_id", "{rows} AS e", (), "{rows} AS e", DIMENSIONS)
+EACH_ENTITY = Subject("e.entity_id", "{rows} AS e", DIMENSIONS)
 ONE_ENTITY = Subject(
-    "e.entity_id",
-    "(SELECT * FROM {rows} WHERE entity_id = :entity_id) AS e",
-    (),
-    "(SELECT * FROM {rows} WHERE entity_id = :entity_id) AS e",
-    DIMENSIONS,
+    "e.entity_id", "(SELECT * FROM {rows} WHERE entity_id = :entity_id) AS e", DIMENSIONS
 )  # `entity_id` is a parameter
 THE_SITE = Subject(
     "CAST(:entity_id AS integer)",
     "{rows} AS e",
-    ("kind.entity_type = 'page'",),
-    "{rows} AS e JOIN entities AS page ON page.id = e.entity_id AND page.entity_type = 'page'",
     SITE_DIMENSIONS,
+    of_kinds=("kind.entity_type = 'page'",),
+    cells_of="{rows} AS e JOIN entities AS page ON page.id = e.entity_id AND page.entity_type = 'page'",
 )
 
 # A day is clean when its daily rows hold the version that its raw rows have now. Later events can be added
