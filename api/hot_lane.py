@@ -10,17 +10,17 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
-from typing import Any, Protocol, get_args
+from typing import Protocol, get_args
 
 from flask import Flask
 from redis.exceptions import RedisError
 
 from api import bodies, callers, cors, parts, tracking
 from api.callers import Browser
-from footfall import access, intake, stream
+from footfall import access, stream
 from footfall.clock import utc_now
 from footfall.errors import Invalid, Limited, Unavailable
-from footfall.event import COUNTRY_FIELD, OUTCOME_FIELD, Outcome, View, ViewEvent
+from footfall.event import COUNTRY_FIELD, OUTCOME_FIELD, Fields, Outcome, View, ViewEvent, plain_event
 from footfall.group_commit import LONGEST_WAIT_SECONDS, MOST_VIEWS
 from footfall.intake import PageViews
 from footfall.loop_redis import LoopRedis
@@ -36,8 +36,6 @@ SAID = (b"content-type", b"user-agent", b"origin", b"host", b"sec-gpc", b"dnt")
 # How many of those are kept as they were read, at most some 8 MB, and how long they may be to be kept
 MOST_BROWSERS = 2048
 BROWSER_BYTES = 1024
-
-Fields = list[Any]  # an event as it stands in an envelope
 
 
 class Request(Protocol):
@@ -129,9 +127,7 @@ class HotLane:
                 log.exception("a group failed; its views are tried one by one")
         # whether they are in the queue is not known: they go the long way under their ids
         now = utc_now()
-        return await asyncio.gather(
-            *(self._taken_aside(event, now) for event in map(intake.page_event, events))
-        )
+        return await asyncio.gather(*(self._taken_aside(event, now) for event in map(plain_event, events)))
 
     async def _taken_aside(self, event: ViewEvent, now: datetime) -> Exception | None:
         """Take it in the thread that may wait: for Redis, or for PostgreSQL in its place."""

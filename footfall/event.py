@@ -16,7 +16,7 @@ ENVELOPE_VERSION = 1
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 # Places in a row of the envelope
-ID_FIELD, MOMENT_FIELD, DAY_FIELD, VIEW_TYPE_FIELD = 0, 1, 2, 5
+ID_FIELD, MOMENT_FIELD, DAY_FIELD = 0, 1, 2
 ID_DIGITS = 32
 ID_BYTES = 16
 OUTCOME_FIELD = 7  # the one that may be decided after the row was made
@@ -31,6 +31,7 @@ UNKNOWN_COUNTRY = "ZZ"  # CLDR's code for a region that is not known; browsers c
 HEAD = struct.Struct("!iqi16si?iq")  # each after its size
 HEAD_OF_NOBODY = struct.Struct("!iqi16si?i")  # without a visitor
 
+Fields = list[Any]  # of an event, as they stand in an envelope
 Outcome = Literal["counted", "own", "repeat", "bot"]
 OUTCOMES: frozenset[str] = frozenset(get_args(Outcome))
 Device = Literal["desktop", "mobile", "tablet", "player", "other"]
@@ -102,16 +103,17 @@ class Row(NamedTuple):
     head: bytes  # HEAD_COLUMNS, as COPY takes them
     tail: bytes  # TAIL_COLUMNS, the same
     slot: tuple[str, int] | None  # in hexadecimal digits, and its end in microseconds since 1970
-    fields: list[Any]  # of the envelope
+    fields: Fields
 
     @property
     def event(self) -> ViewEvent:
         """The event itself."""
-        id_hex, microseconds, _, *rest = self.fields[:PLAIN_FIELDS]
-        if self.slot is not None:
-            slot_hex, ends_microseconds = self.slot
-            rest += [bytes.fromhex(slot_hex), EPOCH + ends_microseconds * MICROSECOND]
-        return ViewEvent(UUID(hex=id_hex), EPOCH + microseconds * MICROSECOND, self.day, *rest)
+        event = plain_event(self.fields[:PLAIN_FIELDS])
+        if self.slot is None:
+            return event
+        slot_hex, ends_microseconds = self.slot
+        slot_ends_at = EPOCH + ends_microseconds * MICROSECOND
+        return event._replace(slot=bytes.fromhex(slot_hex), slot_ends_at=slot_ends_at)
 
 
 def encode(events: Sequence[ViewEvent]) -> bytes:
@@ -119,12 +121,19 @@ def encode(events: Sequence[ViewEvent]) -> bytes:
     return envelope([fields_of(event) for event in events])
 
 
-def envelope(rows: Sequence[list[Any]]) -> bytes:
+def envelope(rows: Sequence[Fields]) -> bytes:
     """The payload of one stream entry with these events' fields."""
     return orjson.dumps([ENVELOPE_VERSION, rows])
 
 
-def fields_of(event: ViewEvent) -> list[Any]:
+def plain_event(fields: Fields) -> ViewEvent:
+    """The event, without a slot, that stands so in an envelope."""
+    id_hex, microseconds, day, *others = fields
+    moment = EPOCH + microseconds * MICROSECOND
+    return ViewEvent(UUID(hex=id_hex), moment, date.fromisoformat(day), *others)
+
+
+def fields_of(event: ViewEvent) -> Fields:
     """An event as it stands in an envelope."""
     return [
         event.id.hex,
@@ -184,7 +193,7 @@ class Reader:
         except (ValueError, TypeError, AttributeError, struct.error) as error:
             return Unreadable(f"not an event: {error}")
 
-    def _row(self, fields: list[Any]) -> Row:
+    def _row(self, fields: Fields) -> Row:
         if type(fields) is not list:
             raise TypeError("no list")
         plain = fields if len(fields) == PLAIN_FIELDS else fields[:PLAIN_FIELDS]

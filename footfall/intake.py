@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from uuid import UUID
 
 from footfall import countries, fields, referrers, user_agents, visitors
 from footfall.clock import day_start, site_day
 from footfall.content_types import CONTENT_TYPES, PAGE, SITE_EVENT, SITE_EVENTS, ContentType
 from footfall.errors import Invalid, NotAuthenticated
-from footfall.event import EPOCH, MICROSECOND, Device, Outcome, View, ViewEvent
+from footfall.event import EPOCH, MICROSECOND, Device, Fields, Outcome, View, ViewEvent, plain_event
 from footfall.fields import Body
 from footfall.ids import milliseconds_in, milliseconds_of, uuid7
 from footfall.settings import Settings
@@ -92,13 +92,7 @@ def page_view(body: Body, viewer: Viewer, now: datetime, edge: Edge) -> ViewEven
 
     Raises `Invalid`, or `Unavailable` when the day's salt is not to be had.
     """
-    return page_event(PageViews(now, edge).read(body, viewer))
-
-
-def page_event(read: list[Any]) -> ViewEvent:
-    """The event that `PageViews.read` has returned the fields of."""
-    digits, microseconds, day, *others = read
-    return ViewEvent(UUID(hex=digits), EPOCH + microseconds * MICROSECOND, date.fromisoformat(day), *others)
+    return plain_event(PageViews(now, edge).read(body, viewer))
 
 
 class PageViews:
@@ -115,7 +109,7 @@ class PageViews:
         self._today = _day_of(now, edge.settings.time_zone)
         self._keys: dict[date, bytes] = {}  # of visitors, as far as they were asked for
 
-    def read(self, body: Body, viewer: Viewer) -> list[Any]:
+    def read(self, body: Body, viewer: Viewer) -> Fields:
         """The event, as it stands in an envelope, of a browser's body. Raises as `page_view`."""
         path = fields.path(fields.text(body, "path"), "path")
         digits, microseconds = _id_and_time(body, self._now, self._microseconds)

@@ -19,7 +19,7 @@ from redis.retry import Retry
 from footfall import keys, scripts
 from footfall.content_types import PAGE
 from footfall.errors import Unavailable
-from footfall.event import DAY_FIELD, EPOCH, Outcome, View, ViewEvent, encode, envelope, fields_of
+from footfall.event import DAY_FIELD, EPOCH, Fields, Outcome, View, ViewEvent, encode, envelope, fields_of
 from footfall.loop_redis import ANSWER_SECONDS, CONNECT_SECONDS, LoopRedis
 from footfall.scripts import Call
 from footfall.settings import Settings
@@ -104,7 +104,7 @@ def put(redis: Redis, events: Sequence[ViewEvent]) -> None:
         scripts.run_all(redis, [_put([fields_of(event) for event in events])])
 
 
-async def put_from_loop(redis: LoopRedis, events: Sequence[list[Any]]) -> None:
+async def put_from_loop(redis: LoopRedis, events: Sequence[Fields]) -> None:
     """The same from an event loop, with the events as they stand in an envelope."""
     await redis.run(_put(events))
 
@@ -131,7 +131,7 @@ def take(redis: Redis, views: Sequence[View], seeds: Sequence[Counts | None], no
     ]
 
 
-def _put(events: Sequence[list[Any]]) -> Call:
+def _put(events: Sequence[Fields]) -> Call:
     payloads = [
         envelope(events[start : start + ENTRY_EVENTS]) for start in range(0, len(events), ENTRY_EVENTS)
     ]

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from footfall import intake
 from footfall.clock import day_start
 from footfall.errors import Invalid, NotAuthenticated
-from footfall.event import DAY_FIELD, EPOCH, View, ViewEvent, decode, encode, fields_of
+from footfall.event import DAY_FIELD, EPOCH, View, ViewEvent, decode, encode, fields_of, plain_event
 from footfall.ids import uuid7
-from footfall.intake import Edge, PageViews, Viewer, page_event
+from footfall.intake import Edge, PageViews, Viewer
 from footfall.visitors import day_key, visitor, visitor_of_user
 from tests.factory import PEPPER, make_settings
 
@@ -157,9 +157,11 @@ def test_views_of_one_moment_are_of_their_own_days() -> None:
     bodies = [{"path": f"/{moment}", "id": str(uuid7(moment))} for moment in moments]
     together = PageViews(NOW, EDGE)
     read = [together.read(body, VIEWER) for body in bodies]
-    assert [page_event(one) for one in read] == [intake.page_view(body, VIEWER, NOW, EDGE) for body in bodies]
-    assert [fields_of(page_event(one)) for one in read] == read
-    assert len({one[DAY_FIELD] for one in read}) == len({page_event(one).visitor for one in read}) == 2
+    assert [plain_event(one) for one in read] == [
+        intake.page_view(body, VIEWER, NOW, EDGE) for body in bodies
+    ]
+    assert [fields_of(plain_event(one)) for one in read] == read
+    assert len({one[DAY_FIELD] for one in read}) == len({plain_event(one).visitor for one in read}) == 2
 
 
 @given(
@@ -186,10 +188,10 @@ def test_a_day_ends_where_the_next_begins(today: date, side: timedelta) -> None:
     for after in (timedelta(0), timedelta(minutes=2)):
         told = midnight + after
         for moment, day in ((told, today + timedelta(days=1)), (told - timedelta(minutes=3), today)):
-            found = page_event(views.read({"path": "/a", "id": str(uuid7(moment))}, VIEWER))
+            found = plain_event(views.read({"path": "/a", "id": str(uuid7(moment))}, VIEWER))
             assert (found.occurred_at, found.day) == (moment, day)
     last = midnight - timedelta(milliseconds=1)
-    assert page_event(views.read({"path": "/a", "id": str(uuid7(last))}, VIEWER)).day == today
+    assert plain_event(views.read({"path": "/a", "id": str(uuid7(last))}, VIEWER)).day == today
 
 
 def test_the_day_is_the_sites() -> None:
@@ -251,7 +253,7 @@ def test_whatever_the_body_a_page_view_is_an_event_or_invalid(body: dict[str, An
     except Invalid:
         return
     assert decode(encode([event])) == [event]
-    assert page_event(fields_of(event)) == event
+    assert plain_event(fields_of(event)) == event
 
 
 @given(
