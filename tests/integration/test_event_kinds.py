@@ -13,13 +13,12 @@ from footfall import event_kinds, retention, rollup
 from footfall.event import Kind, ViewEvent
 from footfall.settings import Settings
 from tests.factory import EVENTS, make_event, store
-from tests.waiting import wait_until
+from tests.waiting import transactions_waiting, wait_until
 
 NOW = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)
 TODAY = NOW.date()
 ONE_DAY = timedelta(days=1)
 PLAIN = Kind("page", "counted", "desktop", "intentional", "web", "ZZ")
-WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query ~ 'event_kinds'"
 
 
 @pytest.fixture(autouse=True)
@@ -70,7 +69,7 @@ def test_two_writers_that_meet_a_kind_first_give_it_one_number(engine: Engine) -
         with engine.begin() as connection:
             mine = event_kinds.ensure(connection, {PLAIN}, TODAY)
             other = pool.submit(_ensured, engine, {PLAIN, PLAIN._replace(device="mobile")}, TODAY)
-            wait_until(lambda: _waiting(engine), "the other to wait")
+            wait_until(lambda: transactions_waiting(engine, "event_kinds"), "the other to wait")
         theirs = other.result(20)
     assert theirs[PLAIN] == mine[PLAIN]
     assert len(set(theirs.values())) == 2
@@ -108,7 +107,7 @@ def test_a_kind_that_comes_again_while_it_is_forgotten_keeps_its_number(engine: 
         with engine.begin() as connection:
             mine = event_kinds.ensure(connection, {PLAIN}, TODAY)
             forgetting = pool.submit(_forget, engine, TODAY)
-            wait_until(lambda: _waiting(engine), "the other to wait")
+            wait_until(lambda: transactions_waiting(engine, "event_kinds"), "the other to wait")
         forgetting.result(20)
     assert known(engine) == {PLAIN: TODAY}
     assert _ensured(engine, {PLAIN}, TODAY) == mine
@@ -141,8 +140,3 @@ def _ensured(engine: Engine, kinds: set[Kind], today: date) -> dict[Kind, int]:
 def _forget(engine: Engine, first_kept: date) -> None:
     with engine.begin() as connection:
         event_kinds.forget(connection, first_kept)
-
-
-def _waiting(engine: Engine) -> bool:
-    with engine.connect() as connection:
-        return bool(connection.scalar(text(WAITING)))

@@ -18,13 +18,12 @@ from footfall.event import View, ViewEvent
 from footfall.known_referrers import MAX_CHARACTERS, OTHER
 from footfall.settings import Settings
 from tests.factory import make_event, store
-from tests.waiting import wait_until
+from tests.waiting import transactions_waiting, wait_until
 
 NOW = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)
 ONE_DAY = timedelta(days=1)
 FLOOD = 20_000
 CAP = 200
-WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
 HONEST = ("search.example", "friend.example")
 
 
@@ -164,7 +163,7 @@ def test_writers_with_the_same_new_domains_in_any_order_do_not_deadlock(
         with place.engine.begin() as connection:
             connection.execute(text("LOCK TABLE referrer_domains IN SHARE MODE"))
             writing = [pool.submit(write, number) for number in range(4)]
-            wait_until(lambda: place.rows(WAITING) == [(4,)], "all to be at it")
+            wait_until(lambda: transactions_waiting(place.engine) == 4, "all to be at it")
         assert all(each.result() == ["row"] * many for each in writing)
     for n in range(4):
         assert place.stored(NOW - n * ONE_DAY) == dict.fromkeys(domains, 1)

@@ -20,7 +20,7 @@ from footfall.definitions import FIGURE_COLUMNS, FIGURES
 from footfall.event import ViewEvent
 from footfall.settings import Settings
 from tests.factory import make_event, store
-from tests.waiting import wait_until
+from tests.waiting import transactions_waiting, wait_until
 
 NOW = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)
 TODAY = date(2026, 3, 10)
@@ -30,7 +30,6 @@ SEEN = """(
     SELECT entity_id, visitor FROM seen_visitors UNION ALL SELECT entity_id, unnest(visitors) FROM seen_runs
 ) AS seen (entity_id, visitor)"""
 SEEN_OF = text(f"SELECT count(*) FROM {SEEN} WHERE entity_id = :id")
-WAITING = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
 
 
 @pytest.fixture(autouse=True)
@@ -444,7 +443,7 @@ def test_whoever_sees_a_version_sees_all_rows_up_to_it(
         later = pool.submit(
             writer.in_transaction, engine, lambda c: writer.write_batch(c, second, NOW, settings)
         )
-        wait_until(lambda: _waiting(engine) == 1, "the second writer to wait")
+        wait_until(lambda: transactions_waiting(engine) == 1, "the second writer to wait")
         rollup.roll_forward(engine, DAY, NOW)
         connection.commit()
         later.result()
@@ -522,12 +521,6 @@ def _seen_by_a_reader(engine: Engine, path: str) -> int:
         assert page is not None
         views: int = stats.entity_stats(connection, page, stats.Span.ending_today(7, NOW, UTC))["total_views"]
         return views
-
-
-def _waiting(engine: Engine) -> int:
-    with engine.connect() as connection:
-        count: int = connection.execute(WAITING).scalar_one()
-        return count
 
 
 def _site_views(engine: Engine) -> int:

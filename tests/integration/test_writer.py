@@ -20,7 +20,7 @@ from footfall.errors import Unavailable
 from footfall.event import ViewEvent, encode
 from footfall.settings import Settings
 from tests.factory import EVENTS, make_event, store
-from tests.waiting import wait_until
+from tests.waiting import transactions_waiting, wait_until
 
 NOW = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)
 
@@ -556,7 +556,7 @@ def test_a_writer_waits_for_another_with_the_same_events_and_stores_none_of_them
         with engine.begin() as connection:
             first = writer.write_batch(connection, batch_of(settings, events, 1), NOW, settings)
             second = pool.submit(write, 2)
-            wait_until(lambda: somebody_waits(engine), "the second writer to wait")
+            wait_until(lambda: transactions_waiting(engine), "the second writer to wait")
         assert set(first) == {"row"}
         assert set(second.result()) == {"duplicate"}
     assert looked_up == [200]
@@ -579,7 +579,7 @@ def test_two_writers_of_different_days_make_a_new_page_once(
         with engine.begin() as connection:
             writer.write_batch(connection, batch_of(settings, [today], 1), NOW, settings)
             second = pool.submit(write, yesterday, 2)
-            wait_until(lambda: somebody_waits(engine), "the second writer to wait")
+            wait_until(lambda: transactions_waiting(engine), "the second writer to wait")
         assert second.result() == ["row"]
     assert counters(engine) == counted(engine)
     assert [views for _, _, views, _, _ in counters(engine)] == [2, 2]
@@ -603,7 +603,7 @@ def test_an_event_that_somebody_stores_without_holding_its_day_is_found_by_the_k
                 {"id": one.id},
             )
             written = pool.submit(store, engine, redis, settings, events)
-            wait_until(lambda: somebody_waits(engine), "the writer to wait")
+            wait_until(lambda: transactions_waiting(engine), "the writer to wait")
         assert dict(written.result().fates) == {"row": 48, "duplicate": 1}
     assert looked_up == [49]
     assert count(engine) == 50
@@ -637,11 +637,6 @@ def test_slots_are_held_by_stored_views_only_and_for_the_longest(
         (b"\1" * 16, first.id, first.slot_ends_at, False),
         (b"\3" * 16, events[3].id, events[3].slot_ends_at, False),
     ]
-
-
-def somebody_waits(engine: Engine) -> bool:
-    """Whether a transaction waits for another."""
-    return bool(rows(engine, "SELECT FROM pg_locks WHERE NOT granted"))
 
 
 @given(st.lists(st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]))))
