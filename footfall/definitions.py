@@ -40,78 +40,25 @@ BREAKDOWNS = tuple(
 FIGURES = (*COUNTS, *BREAKDOWNS)
 FIGURE_COLUMNS = ", ".join(FIGURES)
 
-# What a view is counted under in each breakdown, and which of the cells know
-SLICES = {
-    "country": ("kinds", "kind.country"),
-    "device": ("kinds", "kind.device"),
-    "type": ("kinds", "kind.view_type"),
-    "source": ("kinds", "kind.view_source"),
-    "referrer": ("referrers", "referrer_domain"),  # a view without one is counted under none
-    "hour": ("hours", """to_char(hour AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24') || '\\:00\\:00+00\\:00'"""),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Cells:
-    """Events that have something in common, counted together: a first step that leaves much less to do.
-
-    `columns` are {name: what it is of an event}.
+# What an event is counted under, as its kind says: few labels for all of these
+LABELS = """
+    SELECT kind.id, part, value FROM event_kinds AS kind CROSS JOIN LATERAL (
+        VALUES ('outcome', kind.outcome), ('country', kind.country), ('device', kind.device),
+            ('type', kind.view_type), ('source', kind.view_source)
+    ) AS label (part, value)
+    WHERE {conditions}
     """
-
-    name: str
-    columns: Mapping[str, str]
-    of_kinds: tuple[str, ...]  # which of them: conditions on their `kind`
-    of_events: tuple[str, ...]  # and on the event `e`
-    counts: Mapping[str, str]
-    counts_of_cells: Mapping[str, str]  # the same of several cells together
-
-    def counted(self, subject: "Subject", rows: str) -> str:
-        """The cells of a subject, of `rows` that are events."""
-        source = subject.events.format(rows=rows)
-        if of_kinds := [*self.of_kinds, *subject.of_kinds]:
-            source += f" JOIN event_kinds AS kind ON {' AND '.join(['kind.id = e.kind_id', *of_kinds])}"
-        if self.of_events:
-            source += f" WHERE {' AND '.join(self.of_events)}"
-        return self._grouped(subject, source, {**self.columns, **self.counts})
-
-    def counted_again(self, subject: "Subject", rows: str) -> str:
-        """The same, of `rows` that are cells with another subject."""
-        columns = {name: name for name in self.columns}
-        return self._grouped(subject, subject.cells_of.format(rows=rows), {**columns, **self.counts_of_cells})
-
-    def _grouped(self, subject: "Subject", source: str, named: Mapping[str, str]) -> str:
-        columns = ", ".join(f"{of} AS {name}" for name, of in named.items())
-        return f"""
-            SELECT {subject.key} AS entity_id, e.day, {columns}
-            FROM {source}
-            GROUP BY {", ".join(str(n) for n in range(1, len(self.columns) + 3))}
-            """  # noqa: S608 - put together from this module's constants
-
-
-COUNT_VIEWS = {
-    "views": "count(*)",
-    "views_authenticated": "count(*) FILTER (WHERE e.authenticated)",
+# What a view is counted under besides, on which condition, and how that reads
+OTHERS = {
+    "referrer": ("e.referrer_domain", "e.referrer_domain IS NOT NULL", "of"),
+    "hour": (
+        "date_bin('1 hour', e.occurred_at, 'epoch')",
+        "true",
+        """to_char(of AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24') || '\\:00\\:00+00\\:00'""",
+    ),
 }
-ADD_VIEWS = {"views": "sum(views)", "views_authenticated": "sum(views_authenticated)"}
-VIEWS = ("kind.outcome = 'counted'",)
-AT_LEAST_ONCE = {"authenticated": "bool_or(e.authenticated)"}
-# Few numbers, which stand for what four breakdowns are of: one look at the events for all of these
-KINDS = Cells("kinds", {"kind_id": "e.kind_id"}, (), (), COUNT_VIEWS, ADD_VIEWS)
-REFERRERS = Cells(
-    "referrers",
-    {"referrer_domain": "e.referrer_domain"},
-    VIEWS,
-    ("e.referrer_domain IS NOT NULL",),
-    COUNT_VIEWS,
-    ADD_VIEWS,
-)
-HOURS = Cells(
-    "hours", {"hour": "date_bin('1 hour', e.occurred_at, 'epoch')"}, VIEWS, (), COUNT_VIEWS, ADD_VIEWS
-)
-VIEWERS = Cells(
-    "viewers", {"visitor": "e.visitor"}, VIEWS, ("e.visitor IS NOT NULL",), AT_LEAST_ONCE, AT_LEAST_ONCE
-)
-EVERY_CELL = (KINDS, REFERRERS, VIEWERS)
+COUNT_VIEWS = "count(*) AS views, count(*) FILTER (WHERE e.authenticated) AS views_authenticated"
+ADD_VIEWS = ", ".join(f"CAST(sum({name}) AS bigint) AS {name}" for name in ("views", "views_authenticated"))
 RUN = 100  # visitors in a row of `seen_runs`: one that needs no place outside of its table
 
 
@@ -123,12 +70,11 @@ class Subject:
     events: str  # FROM {rows}, which are all events, AS e
     dimensions: tuple[str, ...]
     of_kinds: tuple[str, ...] = ()  # whose events: conditions on their `kind`
-    cells_of: str = "{rows} AS e"  # FROM {rows}, which are the cells of each entity
 
-    @property
-    def cells(self) -> tuple[Cells, ...]:
-        """What has to be known of its events."""
-        return (*EVERY_CELL, HOURS) if "hour" in self.dimensions else EVERY_CELL
+    def views(self, rows: str) -> str:
+        """FROM those of `rows`, which are events, that are views, AS e."""
+        conditions = ("kind.id = e.kind_id", "kind.outcome = 'counted'", *self.of_kinds)
+        return f"{self.events.format(rows=rows)} JOIN event_kinds AS kind ON {' AND '.join(conditions)}"
 
 
 EACH_ENTITY = Subject("e.entity_id", "{rows} AS e", DIMENSIONS)
@@ -136,11 +82,7 @@ ONE_ENTITY = Subject(
     "e.entity_id", "(SELECT * FROM {rows} WHERE entity_id = :entity_id) AS e", DIMENSIONS
 )  # `entity_id` is a parameter
 THE_SITE = Subject(
-    "CAST(:entity_id AS integer)",
-    "{rows} AS e",
-    SITE_DIMENSIONS,
-    of_kinds=("kind.entity_type = 'page'",),
-    cells_of="{rows} AS e JOIN entities AS page ON page.id = e.entity_id AND page.entity_type = 'page'",
+    "CAST(:entity_id AS integer)", "{rows} AS e", SITE_DIMENSIONS, of_kinds=("kind.entity_type = 'page'",)
 )
 
 # A day is clean when its daily rows hold the version that its raw rows have now. Later events can be added
@@ -195,7 +137,7 @@ class Seam:
 
     @property
     def seen(self) -> str:
-        """A join that finds who of the raw events `e` is counted in the daily rows of `{key}`, as `s`."""
+        """A join that finds who of the viewers `e` is counted in the daily rows of their entity, as `s`."""
         if all(after < 0 for after in self.raw.values()):
             return "LEFT JOIN (SELECT * FROM seen_visitors WHERE false) AS s ON false"
         # One at a time by the indexes, whatever the planner believes: of a day that has just begun it knows
@@ -203,11 +145,11 @@ class Seam:
         return """LEFT JOIN LATERAL (
             SELECT bool_or(authenticated) AS authenticated FROM (
                 SELECT authenticated FROM seen_visitors AS s
-                WHERE s.day = e.day AND s.entity_id = {key} AND s.visitor = e.visitor
+                WHERE s.day = e.day AND s.entity_id = e.entity_id AND s.visitor = e.visitor
                 UNION ALL
                 SELECT run.authenticated[array_position(run.visitors, e.visitor)] FROM (
                     SELECT * FROM seen_runs AS s
-                    WHERE s.day = e.day AND s.entity_id = {key} AND s.first <= e.visitor
+                    WHERE s.day = e.day AND s.entity_id = e.entity_id AND s.first <= e.visitor
                     ORDER BY s.first DESC LIMIT 1
                 ) AS run WHERE e.visitor = ANY(run.visitors)
             ) AS s
@@ -220,82 +162,23 @@ def figures(subject: Subject, seam: Seam) -> TextClause:
 
     Parameters: the seam's, and `entity_id` for one entity or the site.
     """
-    cells = {each.name: each.counted(subject, "raw") for each in subject.cells}
-    of_viewers = f"(SELECT e.*, s.authenticated AS seen FROM viewers AS e {seam.seen}) AS e"  # noqa: S608
-    slices = [*_slices(subject.dimensions, ""), audience_of_viewers(of_viewers.format(key="e.entity_id"))]
-    return text(_with({"raw": seam.events, **cells}) + _assembled(slices))
+    viewers = f"(SELECT e.*, s.authenticated AS seen FROM ({_viewers(subject, 'raw')}) AS e {seam.seen})"  # noqa: S608
+    slices = " UNION ALL ".join([*_views(subject, "raw"), AUDIENCE.format(viewers=viewers)])
+    return text(_with_raw(seam) + figures_of(f"({slices})"))
 
 
-def viewers_of_all(seam: Seam) -> TextClause:
-    """Who viewed each entity, and the site: one row a viewer and day, whether signed in (`authenticated`),
-    and the same of the daily rows (`seen`), NULL when they do not count the viewer.
-
-    Parameters: the seam's, and `entity_id` for the site.
+def figures_of(slices: str) -> str:
+    """The figures, as a query, from a table of slices: grouped once, with nothing to join. The planner knows
+    nothing of how many slices there are, and of the ways to join them some take hours.
     """
-    cells = {
-        "raw": seam.events,
-        "viewers": VIEWERS.counted(EACH_ENTITY, "raw"),
-        "site_viewers": VIEWERS.counted_again(THE_SITE, "viewers"),
-    }
-    return text(
-        f"""{_with(cells)}
-        SELECT e.entity_id, e.day, e.visitor, e.authenticated, s.authenticated AS seen
-        FROM (SELECT * FROM viewers UNION ALL SELECT * FROM site_viewers) AS e
-        {seam.seen.format(key="e.entity_id")}
-        """  # noqa: S608 - put together from this module's constants
-    )
-
-
-def runs_of_all(seam: Seam) -> TextClause:
-    """Who viewed each entity, and the site, as rows of `seen_runs`; nobody is looked for in daily rows.
-
-    Parameters: the seam's, and `entity_id` for the site.
-    """
-    runs = (
-        f"""
-        SELECT entity_id, day, visitors[n] AS first, visitors[n : n + {RUN - 1}] AS visitors,
-            authenticated[n : n + {RUN - 1}] AS authenticated
-        FROM (
-            SELECT entity_id, day, array_agg(visitor ORDER BY visitor) AS visitors,
-                array_agg(authenticated ORDER BY visitor) AS authenticated
-            FROM ({VIEWERS.counted(subject, "raw")}) AS viewers GROUP BY entity_id, day
-        ) AS whole CROSS JOIN generate_series(1, cardinality(visitors), {RUN}) AS n
-        """  # noqa: S608 - put together from this module's constants
-        for subject in (EACH_ENTITY, THE_SITE)
-    )
-    return text(_with({"raw": seam.events}) + " UNION ALL ".join(runs))
-
-
-def figures_of_all(seam: Seam, audience: str) -> TextClause:
-    """`figures` of each entity and of the site together; `audience` is a slice with their viewers.
-
-    Parameters: the seam's, and `entity_id` for the site.
-    """
-    shared = [each for each in EACH_ENTITY.cells if each is not VIEWERS]
-    cells = {each.name: each.counted(EACH_ENTITY, "raw") for each in shared}
-    of_site = {f"site_{each.name}": each.counted_again(THE_SITE, each.name) for each in shared}
-    of_site["site_hours"] = HOURS.counted(THE_SITE, "raw")
-    slices = [*_slices(EACH_ENTITY.dimensions, ""), *_slices(THE_SITE.dimensions, "site_"), audience]
-    return text(_with({"raw": seam.events, **cells, **of_site}) + _assembled(slices))
-
-
-def _with(queries: Mapping[str, str]) -> str:
-    # the events are read again for each kind of cells: cheaper than keeping them, and done in parallel
-    named = (
-        f"{name} AS {'NOT ' if name == 'raw' else ''}MATERIALIZED ({query})"
-        for name, query in queries.items()
-    )
-    return f"WITH {', '.join(named)}"
-
-
-def _assembled(slices: Sequence[str]) -> str:
-    """The figures from slices: grouped once, with nothing to join. The planner knows nothing of how many
-    cells there are, and of the ways to join them some take hours.
-    """
-    counts = {name: _sum("views", f"part = '{outcome}'") for name, outcome in OUTCOME_COUNTS.items()} | {
-        "views_authenticated": _sum("views_authenticated", "part = 'counted'"),
-        "unique_viewers": _sum("views", "part = 'viewers'"),
-        "unique_viewers_authenticated": _sum("views_authenticated", "part = 'viewers'"),
+    counts = {
+        **{
+            name: _sum(f"CAST(by_value ->> '{of}' AS bigint)", "outcome")
+            for name, of in OUTCOME_COUNTS.items()
+        },
+        "views_authenticated": _sum("CAST(by_value_authenticated ->> 'counted' AS bigint)", "outcome"),
+        "unique_viewers": _sum("viewers", "viewers"),
+        "unique_viewers_authenticated": _sum("viewers_authenticated", "viewers"),
     }
     breakdowns = (
         f"coalesce((array_agg(by_value{audience}) FILTER (WHERE part = '{name}'))[1], '{{}}')"
@@ -306,66 +189,124 @@ def _assembled(slices: Sequence[str]) -> str:
     return f"""
     SELECT entity_id, day, {", ".join(f"{counts[name]} AS {name}" for name in COUNTS)},
         {", ".join(breakdowns)}
-    FROM ({" UNION ALL ".join(slices)}) AS slices
-    GROUP BY entity_id, day
+    FROM {slices} AS slices GROUP BY entity_id, day
+    """  # noqa: S608 - put together from this module's constants
+
+
+def slices_of_day(table: str) -> TextClause:
+    """All of a day's events, those of `table`, as slices of the figures of each entity and of the site. The
+    viewers are a slice a row of `seen_runs`; nobody is looked for in daily rows.
+
+    Parameters: `day`, and `entity_id` for the site.
+    """
+    rows = f"(SELECT * FROM {table} WHERE day = :day)"  # noqa: S608 - a name of `days`
+    subjects = (EACH_ENTITY, THE_SITE)
+    slices = [
+        *(_runs(subject, rows) for subject in subjects),
+        *(each for subject in subjects for each in _views(subject, rows)),
+    ]
+    return text(" UNION ALL ".join(slices))
+
+
+def viewers_of_all(seam: Seam) -> TextClause:
+    """Who viewed each entity, and the site: one row a viewer and day, whether signed in (`authenticated`),
+    and the same of the daily rows (`seen`), NULL when they do not count the viewer.
+
+    Parameters: the seam's, and `entity_id` for the site.
+    """
+    viewers = " UNION ALL ".join(f"({_viewers(subject, 'raw')})" for subject in (EACH_ENTITY, THE_SITE))
+    return text(f"{_with_raw(seam)} SELECT e.*, s.authenticated AS seen FROM ({viewers}) AS e {seam.seen}")  # noqa: S608
+
+
+def slices_of_all(seam: Seam, viewers: str) -> TextClause:
+    """The seam's raw events as slices of the figures of each entity and of the site; `viewers` is a table of
+    `viewers_of_all`.
+
+    Parameters: the seam's, and `entity_id` for the site.
+    """
+    slices = [*_views(EACH_ENTITY, "raw"), *_views(THE_SITE, "raw"), AUDIENCE.format(viewers=viewers)]
+    return text(_with_raw(seam) + " UNION ALL ".join(slices))
+
+
+def _with_raw(seam: Seam) -> str:
+    # the events are read again for each slice: cheaper than keeping them, and done in parallel
+    return f"WITH raw AS NOT MATERIALIZED ({seam.events})"
+
+
+def _sum(column: str, part: str) -> str:
+    return f"CAST(coalesce(sum({column}) FILTER (WHERE part = '{part}'), 0) AS bigint)"
+
+
+BY_VALUE = ", ".join(
+    f"jsonb_object_agg(value, views{audience}) FILTER (WHERE views{audience} > 0) AS by_value{audience}"
+    for audience in AUDIENCES
+)
+# The columns of a slice: a part of what is known of a subject and day, {value: views} ...
+VIEWS = f"""{BY_VALUE}, CAST(NULL AS bigint) AS viewers, CAST(NULL AS bigint) AS viewers_authenticated,
+        CAST(NULL AS bigint[]) AS visitors, CAST(NULL AS boolean[]) AS authenticated"""
+# ... or some or all of the viewers that the daily rows do not count yet: how many, and perhaps who
+NO_VIEWS = "'viewers' AS part, CAST(NULL AS jsonb) AS by_value, CAST(NULL AS jsonb) AS by_value_authenticated"
+AUDIENCE = f"""
+    SELECT entity_id, day, {NO_VIEWS}, count(*) FILTER (WHERE seen IS NULL) AS viewers,
+        count(*) FILTER (WHERE authenticated AND seen IS NOT TRUE) AS viewers_authenticated,
+        CAST(NULL AS bigint[]) AS visitors, CAST(NULL AS boolean[]) AS authenticated
+    FROM {{viewers}} AS viewers GROUP BY entity_id, day
     """  # noqa: S608
 
 
-def _sum(column: str, condition: str) -> str:
-    return f"CAST(coalesce(sum({column}) FILTER (WHERE {condition}), 0) AS bigint)"
-
-
-def _slices(dimensions: Sequence[str], of: str) -> Iterator[str]:
-    """Views by outcome, and of each dimension the views by its values, from the cells whose names begin
-    with `of`.
-    """
-    added = ", ".join(f"CAST(sum({name}) AS bigint) AS {name}" for name in ADD_VIEWS)
+def _views(subject: Subject, rows: str) -> Iterator[str]:
+    """Slices of `rows`, which are events: how many by outcome, and the views by each dimension."""
+    # by kind first, which leaves much less to be looked at for each label
+    conditions = " AND ".join(("(kind.outcome = 'counted' OR part = 'outcome')", *subject.of_kinds))
     yield f"""
-        SELECT entity_id, day, kind.outcome AS part, {added},
-            {", ".join(f"CAST(NULL AS jsonb) AS by_value{audience}" for audience in AUDIENCES)}
-        FROM {of}kinds JOIN event_kinds AS kind ON kind.id = kind_id GROUP BY entity_id, day, kind.outcome
-        """  # noqa: S608
-    # put together here, where there is one dimension: of all at once, each row would be looked at for each
-    by_value = ", ".join(
-        f"jsonb_object_agg(value, views{audience}) FILTER (WHERE views{audience} > 0) AS by_value{audience}"
-        for audience in AUDIENCES
-    )
-    for name in dimensions:
-        cells, value = SLICES[name]
-        views = f"SELECT entity_id, day, {value} AS value"
-        if cells == KINDS.name:
-            views += f""", {added} FROM {of}{cells}
-                JOIN event_kinds AS kind ON kind.id = kind_id AND kind.outcome = 'counted'
-                GROUP BY entity_id, day, {value}"""  # noqa: S608
-        else:
-            views += f", {', '.join(ADD_VIEWS)} FROM {of}{cells}"  # noqa: S608
+        SELECT entity_id, day, part, {VIEWS}
+        FROM (
+            SELECT entity_id, day, part, value, {ADD_VIEWS}
+            FROM (
+                SELECT {subject.key} AS entity_id, e.day, e.kind_id, {COUNT_VIEWS}
+                FROM {subject.events.format(rows=rows)} GROUP BY 1, 2, 3
+            ) AS of_kinds JOIN ({LABELS.format(conditions=conditions)}) AS label ON label.id = kind_id
+            GROUP BY entity_id, day, part, value
+        ) AS by_value GROUP BY entity_id, day, part
+        """  # noqa: S608 - put together from this module's constants
+    for part in (part for part in OTHERS if part in subject.dimensions):
+        of, condition, value = OTHERS[part]
         yield f"""
-        SELECT entity_id, day, '{name}' AS part, CAST(NULL AS bigint) AS views,
-            CAST(NULL AS bigint) AS views_authenticated, {by_value}
-        FROM ({views}) AS views GROUP BY entity_id, day
+        SELECT entity_id, day, '{part}' AS part, {VIEWS}
+        FROM (
+            SELECT entity_id, day, {value} AS value, views, views_authenticated FROM (
+                SELECT {subject.key} AS entity_id, e.day, {of} AS of, {COUNT_VIEWS}
+                FROM {subject.views(rows)} WHERE {condition} GROUP BY 1, 2, 3
+            ) AS found
+        ) AS by_value GROUP BY entity_id, day
         """  # noqa: S608
 
 
-AUDIENCE = """
-    SELECT e.entity_id, e.day, 'viewers' AS part, {everybody} AS views, {signed_in} AS views_authenticated,
-        CAST(NULL AS jsonb) AS by_value, CAST(NULL AS jsonb) AS by_value_authenticated
-    FROM {viewers} GROUP BY e.entity_id, e.day
+def _viewers(subject: Subject, rows: str) -> str:
+    """Who viewed, of `rows`, which are events: a row a viewer and day, in order, and whether signed in at
+    least once. Most viewers are seen once: sorting them costs less than to look each up among all.
     """
+    return f"""
+        SELECT DISTINCT ON (1, 2, 3) {subject.key} AS entity_id, e.day, e.visitor, e.authenticated
+        FROM {subject.views(rows)} WHERE e.visitor IS NOT NULL
+        ORDER BY 1, 2, 3, 4 DESC
+        """  # noqa: S608
 
 
-def audience_of_viewers(viewers: str) -> str:
-    """The viewers that the daily rows do not count yet, `seen` by them or not, as a slice."""
-    return AUDIENCE.format(
-        everybody="count(*) FILTER (WHERE seen IS NULL)",
-        signed_in="count(*) FILTER (WHERE e.authenticated AND seen IS NOT TRUE)",
-        viewers=viewers,
-    )
-
-
-def audience_of_runs(runs: str) -> str:
-    """The viewers of a table of `runs_of_all`, as a slice."""
-    return AUDIENCE.format(
-        everybody="CAST(sum(cardinality(visitors)) AS bigint)",
-        signed_in="CAST(sum(cardinality(array_positions(authenticated, true))) AS bigint)",
-        viewers=f"{runs} AS e",
-    )
+def _runs(subject: Subject, rows: str) -> str:
+    """The viewers of one day, which is a parameter, as slices of their own."""
+    return f"""
+        SELECT entity_id, CAST(:day AS date) AS day, {NO_VIEWS},
+            CAST(cardinality(visitors) AS bigint) AS viewers,
+            CAST(cardinality(array_positions(authenticated, true)) AS bigint) AS viewers_authenticated,
+            visitors, authenticated
+        FROM (
+            SELECT entity_id, visitors[n : n + {RUN - 1}] AS visitors,
+                authenticated[n : n + {RUN - 1}] AS authenticated
+            FROM (
+                SELECT entity_id, array_agg(visitor ORDER BY visitor) AS visitors,
+                    array_agg(authenticated ORDER BY visitor) AS authenticated
+                FROM ({_viewers(subject, rows)}) AS viewers GROUP BY entity_id
+            ) AS whole CROSS JOIN generate_series(1, cardinality(visitors), {RUN}) AS n
+        ) AS runs
+        """  # noqa: S608

@@ -17,17 +17,16 @@ from sqlalchemy import Connection, Engine, delete, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.sql.elements import TextClause
 
-from footfall import entities, schema_check
+from footfall import days, entities, schema_check
 from footfall.definitions import (
     BREAKDOWNS,
     COUNTS,
     FIGURE_COLUMNS,
     FIGURES,
     Seam,
-    audience_of_runs,
-    audience_of_viewers,
-    figures_of_all,
-    runs_of_all,
+    figures_of,
+    slices_of_all,
+    slices_of_day,
     viewers_of_all,
 )
 from footfall.errors import Unavailable
@@ -50,13 +49,13 @@ NO_JIT = text("SET LOCAL jit = off")
 # Of what has just come the planner knows nothing, and may compare each row of one table with each of another
 NO_NESTED_LOOPS = text("SET LOCAL enable_nestloop = off")
 
-# A whole day is counted by all processors: the planner takes giving rows to another process for dearer than
-# it is, beside what they cost here
-BY_ALL = text("SET LOCAL parallel_setup_cost = 0; SET LOCAL parallel_tuple_cost = 0")
-# Most viewers are seen once: sorting them, which gives runs their order too, costs less than to look each up
-# among all
-BY_SORTING = text("SET LOCAL enable_hashagg = off")
-BY_HASHING = text("SET LOCAL enable_hashagg = on")
+# A whole day's slices are counted by all processors, each by one: to share one among several costs as much as
+# it saves, since most of what is counted is seen once
+SLICE_BY_SLICE = (
+    text("SET LOCAL parallel_setup_cost = 0"),
+    text("SET LOCAL parallel_tuple_cost = 0"),
+    text("SET LOCAL min_parallel_table_scan_size = '5TB'"),
+)
 
 DAYS_TO_ROLL = text("""
     SELECT day FROM event_days LEFT JOIN rollup_days USING (day)
@@ -110,7 +109,7 @@ ADD_FIGURES = text(f"""
 
 # What is so already is left alone: a day that is checked at night and found right costs no writing
 DROP_FIGURES = text(f"""
-    DELETE FROM daily_stats AS d WHERE day = :day_0 AND NOT EXISTS (
+    DELETE FROM daily_stats AS d WHERE day = :day AND NOT EXISTS (
         SELECT FROM counted WHERE counted.entity_id = d.entity_id
             AND {_same(FIGURES, "counted")}
     )
@@ -121,14 +120,14 @@ PUT_FIGURES = text(f"""
     ON CONFLICT (entity_id, day) DO NOTHING
 """)  # noqa: S608 - constants
 DROP_RUNS = text(f"""
-    DELETE FROM seen_runs AS d WHERE day = :day_0 AND NOT EXISTS (
-        SELECT FROM runs WHERE runs.entity_id = d.entity_id AND runs.first = d.first
-            AND {_same(("visitors", "authenticated"), "runs")}
+    DELETE FROM seen_runs AS d WHERE day = :day AND NOT EXISTS (
+        SELECT FROM slices WHERE slices.entity_id = d.entity_id AND slices.visitors[1] = d.first
+            AND {_same(("visitors", "authenticated"), "slices")}
     )
 """)  # noqa: S608 - constants
 PUT_RUNS = text("""
     INSERT INTO seen_runs (entity_id, day, first, visitors, authenticated)
-    SELECT entity_id, day, first, visitors, authenticated FROM runs
+    SELECT entity_id, day, visitors[1], visitors, authenticated FROM slices WHERE visitors IS NOT NULL
     ON CONFLICT (day, entity_id, first) DO NOTHING
 """)
 
@@ -288,18 +287,15 @@ def _replace(connection: Connection, day: date, now: datetime, keep_visitors: bo
     version = _version(connection, day)
     if version is None:
         return None  # never opened, or its raw rows are gone: its daily rows are all there is
-    seam = Seam(rolled=(), raw={day: -1})
-    parameters = _parameters(connection, seam)
-    for setting in (BY_ALL, BY_SORTING):
+    for setting in SLICE_BY_SLICE:
         connection.execute(setting)
-    _compute(connection, "runs", runs_of_all(seam), parameters)
-    connection.execute(BY_HASHING)
-    _count(connection, seam, audience_of_runs("runs"), parameters)
-    connection.execute(DROP_FIGURES, {"day_0": day})
+    parameters = {"day": day, "entity_id": entities.site(connection).id}
+    _count(connection, slices_of_day(days.partition_name(day)), parameters)
+    connection.execute(DROP_FIGURES, {"day": day})
     rows = connection.execute(PUT_FIGURES).rowcount
     connection.execute(delete(SeenVisitor).where(SeenVisitor.day == day))
     if keep_visitors:
-        connection.execute(DROP_RUNS, {"day_0": day})
+        connection.execute(DROP_RUNS, {"day": day})
         connection.execute(PUT_RUNS)
     else:
         connection.execute(delete(SeenRun).where(SeenRun.day == day))
@@ -313,9 +309,9 @@ def _add(connection: Connection, day: date, now: datetime) -> RollupResult | Non
         return _replace(connection, day, now, keep_visitors=True)
     if day not in seam.raw:
         return RollupResult(day=day, rows=0, version=version)
-    parameters = _parameters(connection, seam)
+    parameters = {**seam.parameters, "entity_id": entities.site(connection).id}
     _compute(connection, "viewers", viewers_of_all(seam), parameters)
-    _count(connection, seam, audience_of_viewers("viewers AS e"), parameters)
+    _count(connection, slices_of_all(seam, "viewers"), parameters)
     rows = connection.execute(ADD_FIGURES).rowcount
     connection.execute(REMEMBER_VIEWERS)
     connection.execute(REMEMBER_SIGN_INS)
@@ -335,13 +331,10 @@ def _note(connection: Connection, result: RollupResult, now: datetime, visitors_
     return result
 
 
-def _parameters(connection: Connection, seam: Seam) -> dict[str, Any]:
-    return {**seam.parameters, "entity_id": entities.site(connection).id}
-
-
-def _count(connection: Connection, seam: Seam, audience: str, parameters: Mapping[str, Any]) -> None:
-    """Leaves the figures of the seam's raw events in the temporary table `counted`."""
-    _compute(connection, "counted", figures_of_all(seam, audience), parameters)
+def _count(connection: Connection, slices: TextClause, parameters: Mapping[str, Any]) -> None:
+    """Leaves the slices, and the figures that they add up to, in the temporary tables `slices`, `counted`."""
+    _compute(connection, "slices", slices, parameters)
+    _compute(connection, "counted", text(figures_of("slices")), {})
 
 
 def _compute(connection: Connection, table: str, query: TextClause, parameters: Mapping[str, Any]) -> None:
