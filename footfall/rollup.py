@@ -284,13 +284,14 @@ def _gather_statistics(connection: Connection) -> None:
 
 
 def _replace(connection: Connection, day: date, now: datetime, keep_visitors: bool) -> RollupResult | None:
-    version = _version(connection, day)
-    if version is None:
+    version, table = _version(connection, day), days.partitions(connection).get(day)
+    if version is None or table is None:
         return None  # never opened, or its raw rows are gone: its daily rows are all there is
     for setting in SLICE_BY_SLICE:
         connection.execute(setting)
     parameters = {"day": day, "entity_id": entities.site(connection).id}
-    _count(connection, slices_of_day(days.partition_name(day)), parameters)
+    table = connection.dialect.identifier_preparer.quote(table)
+    _count(connection, slices_of_day(table), parameters)
     connection.execute(DROP_FIGURES, {"day": day})
     rows = connection.execute(PUT_FIGURES).rowcount
     connection.execute(delete(SeenVisitor).where(SeenVisitor.day == day))

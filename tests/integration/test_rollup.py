@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from freezegun import freeze_time
@@ -14,7 +15,7 @@ from redis import Redis
 from sqlalchemy import Engine, event, text
 from sqlalchemy.exc import OperationalError
 
-from footfall import database, definitions, entities, host, rollup, stats, writer
+from footfall import database, days, definitions, entities, host, rollup, stats, writer
 from footfall.database import read_snapshot
 from footfall.definitions import FIGURE_COLUMNS, FIGURES
 from footfall.event import ViewEvent
@@ -476,6 +477,39 @@ def test_a_writer_that_hangs_in_its_transaction_is_put_off(
 
 def test_a_day_that_was_never_opened_has_nothing_to_roll_up(engine: Engine) -> None:
     assert rollup.roll_up(engine, DAY, NOW) is None
+
+
+def test_daily_rows_outlive_a_table_that_somebody_has_taken_away(
+    engine: Engine, redis: Redis, settings: Settings
+) -> None:
+    before = DAY - timedelta(days=1)
+    first = make_event(settings, AT - timedelta(days=1))
+    store(engine, redis, settings, [first])
+    rollup.roll_up(engine, before, NOW)
+    rows = daily_rows(engine)
+    store(engine, redis, settings, [first._replace(id=uuid4()), make_event(settings, AT)])
+    with engine.begin() as connection:
+        connection.execute(text(f"DROP TABLE {days.partition_name(before)}"))
+    try:
+        done = rollup.roll_up_closed_days(engine, TODAY, NOW)
+        assert [one.day for one in done] == [DAY], "a day that cannot be rolled up held up the others"
+        assert rows.items() <= daily_rows(engine).items()
+    finally:
+        with engine.begin() as connection:
+            days.make_partition(connection, before)
+
+
+def test_a_days_table_may_have_any_name(engine: Engine, redis: Redis, settings: Settings) -> None:
+    store(engine, redis, settings, traffic(settings))
+    name = days.partition_name(DAY)
+    with engine.begin() as connection:
+        connection.execute(text(f'ALTER TABLE {name} RENAME TO "Somebody\'s events"'))
+    try:
+        rollup.roll_up(engine, DAY, NOW)
+        assert daily_rows(engine)["/one", str(DAY)]["views"] == 4
+    finally:
+        with engine.begin() as connection:
+            connection.execute(text(f'ALTER TABLE "Somebody\'s events" RENAME TO {name}'))
 
 
 def test_a_failed_rollup_leaves_the_old_rows_and_frees_the_lock(
