@@ -62,6 +62,7 @@ def traffic(settings: Settings) -> list[Any]:
         make_event(settings, AT, external_id="/one", outcome="bot", visitor=None),
         make_event(settings, AT, external_id="/two", visitor=11, view_source="widget"),
         make_event(settings, AT, external_id="/two", visitor=13, outcome="repeat"),
+        make_event(settings, AT, external_id="/two", visitor=13, outcome="repeat"),
         make_event(settings, AT, external_id="/two", visitor=14, outcome="own"),
         make_event(settings, AT, entity_type="book", external_id="b1", visitor=99, country="FR"),
     ]
@@ -98,7 +99,7 @@ def test_a_day_is_counted_by_the_definitions(engine: Engine, redis: Redis, setti
     site = rows["site", "2026-03-09"]
     assert (site["views"], site["unique_viewers"]) == (5, 2), "pages only, visitors never added up"
     assert site["views_by_country"] == {"DE": 3, "ZZ": 2}
-    assert (site["bots"], site["own_views"], site["repeats"]) == (1, 1, 1)
+    assert (site["bots"], site["own_views"], site["repeats"]) == (1, 1, 2)
     assert site["views_by_hour"] == {"2026-03-09T15:00:00+00:00": 5}
     assert site["views_by_hour_authenticated"] == {"2026-03-09T15:00:00+00:00": 1}
     assert rows["/two", "2026-03-09"]["views"] == 1
