@@ -2,7 +2,7 @@
 
 import json
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Literal, NamedTuple, get_args
 from uuid import UUID
@@ -20,13 +20,11 @@ ID_FIELD, MOMENT_FIELD, DAY_FIELD = 0, 1, 2
 ID_DIGITS = 32
 ID_BYTES = 16
 OUTCOME_FIELD = 7  # the one that may be decided after the row was made
-COUNTRY_FIELD, REFERRER_FIELD = 9, 10
+COUNTRY_FIELD = 9
 PLAIN_FIELDS = 13  # of a row in the envelope, before the slot's
 FIRST_MOMENT = (datetime.min.replace(tzinfo=UTC) - EPOCH) // MICROSECOND
 LAST_MOMENT = (datetime.max.replace(tzinfo=UTC) - EPOCH) // MICROSECOND
-# The columns of `Row.head` and `Row.tail`
-HEAD_COLUMNS = "occurred_at, id, authenticated, visitor"
-TAIL_COLUMNS = "referrer_domain"
+HEAD_COLUMNS = "occurred_at, id, authenticated, visitor"  # of `Row.head`
 UNKNOWN_COUNTRY = "ZZ"  # CLDR's code for a region that is not known; browsers can name it
 HEAD = struct.Struct("!iqi16si?iq")  # each after its size
 HEAD_OF_NOBODY = struct.Struct("!iqi16si?i")  # without a visitor
@@ -97,11 +95,13 @@ class Row(NamedTuple):
     rest as COPY takes it. Making the event itself for each would take longer than storing it.
     """
 
+    entry: int  # the number under which it came
+    position: int  # in the entry
     name: tuple[str, str]
     day: date
     kind: Kind
+    referrer_domain: str | None
     head: bytes  # HEAD_COLUMNS, as COPY takes them
-    tail: bytes  # TAIL_COLUMNS, the same
     slot: tuple[str, int] | None  # in hexadecimal digits, and its end in microseconds since 1970
     fields: Fields
 
@@ -165,7 +165,10 @@ def decode(payload: bytes) -> list[ViewEvent | Unreadable]:
 
     Raises `Unreadable` when the payload as a whole cannot be told apart into events.
     """
-    return [row.event if isinstance(row, Row) else row for row in Reader().rows(payload)]
+    rows, unreadable = Reader().rows(0, payload)
+    found: dict[int, ViewEvent | Unreadable] = {row.position: row.event for row in rows}
+    found |= unreadable
+    return [found[position] for position in sorted(found)]
 
 
 class Reader:
@@ -175,64 +178,77 @@ class Reader:
         self._names = _Names()
         self._days = _Days()
         self._kinds = _Kinds()
-        self._referrers = _Texts({None: copying.NULL})
+        self._domains = _Domains({None: None})
 
-    def rows(self, payload: bytes, outcome: Outcome | None = None) -> list[Row | Unreadable]:
-        """What `decode` gives, as rows; with `outcome` in place of theirs. Raises the same."""
-        rows = _open(payload)
+    def rows(
+        self, entry: int, payload: bytes, outcome: Outcome | None = None
+    ) -> tuple[list[Row], dict[int, Unreadable]]:
+        """The rows of a stream entry, with `outcome` in place of theirs, and why what stands at the other
+        positions is none. Raises what `decode` does.
+        """
+        found = _open(payload)
         if outcome is not None:
-            for fields in rows:
+            for fields in found:
                 if isinstance(fields, list) and len(fields) > OUTCOME_FIELD:
                     fields[OUTCOME_FIELD] = outcome
-        return [self.row(fields) for fields in rows]
+        return self.rows_of(entry, enumerate(found))
 
-    def row(self, fields: Any) -> Row | Unreadable:
-        """The row of one event's fields, or why it is none."""
-        try:
-            return self._row(fields)
-        except (ValueError, TypeError, AttributeError, struct.error) as error:
-            return Unreadable(f"not an event: {error}")
-
-    def _row(self, fields: Fields) -> Row:
-        if type(fields) is not list:
-            raise TypeError("no list")
-        plain = fields if len(fields) == PLAIN_FIELDS else fields[:PLAIN_FIELDS]
-        (
-            id_hex,
-            microseconds,
-            day_text,
-            entity_type,
-            external_id,
-            view_type,
-            view_source,
-            outcome,
-            device,
-            country,
-            referrer_domain,
-            visitor,
-            authenticated,
-        ) = plain
-        id_bytes = bytes.fromhex(id_hex)
-        if len(id_hex) != ID_DIGITS or len(id_bytes) != ID_BYTES:
-            raise ValueError("an id that is none")
-        if authenticated is not True and authenticated is not False:
-            raise TypeError("neither authenticated nor not")
-        moment = _moment(microseconds) - copying.EPOCH_MICROSECONDS
-        if visitor is None:
-            head = HEAD_OF_NOBODY.pack(8, moment, ID_BYTES, id_bytes, 1, authenticated, -1)
-        elif type(visitor) is int:
-            head = HEAD.pack(8, moment, ID_BYTES, id_bytes, 1, authenticated, 8, visitor)
-        else:
-            raise TypeError("a visitor that is no number")
-        return Row(
-            self._names[entity_type, external_id],
-            self._days[day_text],
-            self._kinds[entity_type, outcome, device, view_type, view_source, country],
-            head,
-            self._referrers[referrer_domain],
-            None if plain is fields else _slot(*fields[PLAIN_FIELDS:]),
-            fields,
-        )
+    def rows_of(
+        self, entry: int, found: Iterable[tuple[int, Any]]
+    ) -> tuple[list[Row], dict[int, Unreadable]]:
+        """The same of events' positions and fields."""
+        # all of it is in the loop, and looked up before: a call for each event takes longer than its checks
+        names, days, kinds, domains = self._names, self._days, self._kinds, self._domains
+        rows: list[Row] = []
+        unreadable: dict[int, Unreadable] = {}
+        for position, fields in found:
+            try:
+                if type(fields) is not list:
+                    raise TypeError("no list")
+                plain = fields if len(fields) == PLAIN_FIELDS else fields[:PLAIN_FIELDS]
+                (
+                    id_hex,
+                    microseconds,
+                    day_text,
+                    entity_type,
+                    external_id,
+                    view_type,
+                    view_source,
+                    outcome,
+                    device,
+                    country,
+                    referrer_domain,
+                    visitor,
+                    authenticated,
+                ) = plain
+                id_bytes = bytes.fromhex(id_hex)
+                if len(id_hex) != ID_DIGITS or len(id_bytes) != ID_BYTES:
+                    raise ValueError("an id that is none")
+                if authenticated is not True and authenticated is not False:
+                    raise TypeError("neither authenticated nor not")
+                moment = _moment(microseconds) - copying.EPOCH_MICROSECONDS
+                if visitor is None:
+                    head = HEAD_OF_NOBODY.pack(8, moment, ID_BYTES, id_bytes, 1, authenticated, -1)
+                elif type(visitor) is int:
+                    head = HEAD.pack(8, moment, ID_BYTES, id_bytes, 1, authenticated, 8, visitor)
+                else:
+                    raise TypeError("a visitor that is no number")
+                row = Row(
+                    entry,
+                    position,
+                    names[entity_type, external_id],
+                    days[day_text],
+                    kinds[entity_type, outcome, device, view_type, view_source, country],
+                    domains[referrer_domain],
+                    head,
+                    None if plain is fields else _slot(*fields[PLAIN_FIELDS:]),
+                    fields,
+                )
+            except (ValueError, TypeError, AttributeError, struct.error) as error:
+                unreadable[position] = Unreadable(f"not an event: {error}")
+            else:
+                rows.append(row)
+        return rows, unreadable
 
 
 def _moment(microseconds: int) -> int:
@@ -268,12 +284,13 @@ class _Kinds(dict[tuple[str, str, str, str, str, str | None], Kind]):
         return kind
 
 
-class _Texts(dict[str | None, bytes]):
-    """{text: the same for COPY}."""
+class _Domains(dict[str | None, str | None]):
+    """{a referring domain: the same object each time}."""
 
-    def __missing__(self, text: str) -> bytes:
-        self[text] = copied = copying.text(text)
-        return copied
+    def __missing__(self, domain: str) -> str:
+        copying.text(domain)
+        self[domain] = domain
+        return domain
 
 
 class _Days(dict[str, date]):

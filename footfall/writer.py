@@ -11,9 +11,8 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
-from functools import cached_property
 from io import BytesIO
-from typing import Any, Literal, NamedTuple, TypeVar, cast
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from redis import Redis
 from sqlalchemy import Connection, Engine, text
@@ -27,8 +26,6 @@ from footfall.event import (
     HEAD_COLUMNS,
     ID_FIELD,
     MOMENT_FIELD,
-    REFERRER_FIELD,
-    TAIL_COLUMNS,
     Kind,
     Outcome,
     Reader,
@@ -54,6 +51,7 @@ WHOLE_ENTRY = -1  # the place of an entry that could not be told apart into even
 Result = TypeVar("Result")
 Keys = Mapping[entities.Name, int]
 Kinds = Mapping[Kind, int]
+Versions = Mapping[date, int]
 Fate = Literal["row", "duplicate", "dead_letter", "erased"]
 TALLY_OF_FATE: dict[Fate, stream.Tally] = {
     "duplicate": "duplicates",
@@ -66,11 +64,12 @@ WARY = "footfall wary of stored events"  # in a connection's notes: for how many
 WARY_BATCHES = 20  # after one that held what was stored already, since such seldom come alone
 
 # In any order: writers of a day take turns (`days.hold_open`), so none waits for another's event
-COLUMNS = f"{HEAD_COLUMNS}, entry, day, version, entity_id, kind_id, {TAIL_COLUMNS}"
+COLUMNS = f"{HEAD_COLUMNS}, entry, day, version, entity_id, kind_id, referrer_domain"
 COPY_EVENTS = f"COPY view_events ({COLUMNS}) FROM STDIN (FORMAT binary)"
 COPY_BYTES = 1 << 20  # handed to PostgreSQL at once
 ROW_START = struct.pack("!h", COLUMNS.count(",") + 1)
-STAMP = struct.Struct("!iqiiii")  # entry, day and version
+ENTRY = struct.Struct("!iq")  # each after its size
+DAY_VERSION = struct.Struct("!iiii")
 KEY = struct.Struct("!ii")
 # Nothing is inserted; but without the unique key that keeps events from being stored twice, it fails
 REQUIRE_KEY = text("""
@@ -121,31 +120,27 @@ class Incoming:
 
     entry: int
     position: int
-    event: ViewEvent | Row | Unreadable
+    event: ViewEvent | Unreadable
     payload: bytes  # the entry's, kept when the event could not be read, for code that can
     outcome: Outcome | None = None  # the entry's; what is readable holds it already
 
 
-class Good(NamedTuple):
-    """An event that can be stored, with what its row needs beside it."""
-
-    ordinal: int  # within the batch
-    entry: int
-    version: int
-    row: Row
-
-
-@dataclass
+@dataclass(slots=True)
 class Batch:
     """Whole entries and the events in them: what one transaction writes."""
 
-    entries: list[stream.Entry] = field(default_factory=list)
-    incoming: list[Incoming] = field(default_factory=list)
+    entries: dict[int, str] = field(default_factory=dict)  # {number: id}
+    rows: list[Row] = field(default_factory=list)
+    unreadable: list[Incoming] = field(default_factory=list)
 
-    @cached_property
-    def rows(self) -> list[Row]:
-        """The events that could be read."""
-        return [one.event for one in self.incoming if isinstance(one.event, Row)]
+
+class Columns(NamedTuple):
+    """What many rows of a batch share, as COPY takes it."""
+
+    days: Mapping[date, bytes]  # with their versions
+    keys: Mapping[entities.Name, bytes]
+    kinds: Mapping[Kind, bytes]
+    domains: Mapping[str | None, bytes]
 
 
 @dataclass(slots=True)
@@ -191,7 +186,7 @@ def drain(
 
 
 def write_batch(
-    connection: Connection, incoming: Sequence[Incoming], now: datetime, settings: Settings
+    connection: Connection, incoming: Sequence[Row | Incoming], now: datetime, settings: Settings
 ) -> list[Fate]:
     """Store a batch: each event once, bad ones as dead letters. The fates are parallel to `incoming`.
 
@@ -199,41 +194,44 @@ def write_batch(
     the commit: the same fates, no second row.
     """
     connection.execute(entities.HOLD_OFF_DELETIONS)
-    rows = _rows(incoming)
-    held = days.hold_open(connection, {row.day for row in rows if isinstance(row, Row)})
-    versions = {day: version + 1 for day, version in held.items()}
-    fates: dict[int, Fate] = {}
-    good: list[Good] = []
-    for ordinal, (one, row) in enumerate(zip(incoming, rows, strict=True)):
-        if isinstance(row, Row) and row.day in versions:
-            good.append(Good(ordinal, one.entry, versions[row.day], row))
-            continue
-        if isinstance(row, Row):
-            _park(connection, one, "too_late", f"{row.day} takes no events", now)
-        else:
-            is_event = isinstance(one.event, ViewEvent)
-            _park(connection, one, "refused" if is_event else "unreadable", str(row), now)
-        fates[ordinal] = "dead_letter"
-    changed: set[date] = set()
-    if good:
-        fates |= _insert_or_park(connection, incoming, good, now, settings, changed)
-    days.raise_versions(connection, changed)
-    return [fates[ordinal] for ordinal in range(len(rows))]
-
-
-def _rows(incoming: Sequence[Incoming]) -> list[Row | Unreadable]:
     reader = Reader()
-    return [
-        reader.row(fields_of(one.event)) if isinstance(one.event, ViewEvent) else one.event
-        for one in incoming
-    ]
+    rows = [one if isinstance(one, Row) else _row(reader, one) for one in incoming]
+    held = days.hold_open(connection, {row.day for row in rows if isinstance(row, Row)})
+    good: list[Row] = []
+    parked: list[int] = []
+    for ordinal, row in enumerate(rows):
+        if isinstance(row, Row) and row.day in held:
+            good.append(row)
+            continue
+        parked.append(ordinal)
+        if isinstance(row, Row):
+            _park(connection, row, "too_late", f"{row.day} takes no events", now)
+        else:
+            one = incoming[ordinal]
+            is_event = isinstance(one, Incoming) and isinstance(one.event, ViewEvent)
+            _park(connection, one, "refused" if is_event else "unreadable", str(row), now)
+    changed: set[date] = set()
+    versions = {day: version + 1 for day, version in held.items()}
+    fates = _insert_or_park(connection, good, versions, now, settings, changed) if good else []
+    days.raise_versions(connection, changed)
+    for ordinal in parked:  # in ascending order, so that each comes to stand in its place
+        fates.insert(ordinal, "dead_letter")
+    return fates
+
+
+def _row(reader: Reader, one: Incoming) -> Row | Unreadable:
+    if isinstance(one.event, Unreadable):
+        return one.event
+    rows, unreadable = reader.rows_of(one.entry, [(one.position, fields_of(one.event))])
+    return rows[0] if rows else unreadable[one.position]
 
 
 def _write_entries(
-    engine: Engine, redis: Redis, settings: Settings, batch: "Batch", now: datetime
+    engine: Engine, redis: Redis, settings: Settings, batch: Batch, now: datetime
 ) -> list[Fate]:
     open_days(engine, settings, batch.rows, now)
-    fates = in_transaction(engine, lambda connection: write_batch(connection, batch.incoming, now, settings))
+    incoming: list[Row | Incoming] = [*batch.rows, *batch.unreadable]
+    fates = in_transaction(engine, lambda connection: write_batch(connection, incoming, now, settings))
     _show(engine, redis, batch, fates)
     stream.settle(redis, _tallies(batch, fates))
     return fates
@@ -243,18 +241,20 @@ def _show(engine: Engine, redis: Redis, batch: Batch, fates: Sequence[Fate]) -> 
     """Bring the shown counts up to what was committed, and drop those of what was deleted meanwhile."""
     counts.raise_touched(engine, redis, {row.name for row in batch.rows})
     if "erased" in fates:
-        pairs = zip(batch.incoming, fates, strict=True)
-        erased = [one.event for one, fate in pairs if fate == "erased"]
-        counts.forget_taken(redis, [row.event for row in erased if isinstance(row, Row)])
+        pairs = zip(batch.rows, fates, strict=False)
+        counts.forget_taken(redis, [row.event for row, fate in pairs if fate == "erased"])
 
 
-def _batches(entries: Iterable[stream.Entry]) -> Iterator["Batch"]:
+def _batches(entries: Iterable[stream.Entry]) -> Iterator[Batch]:
     reader = Reader()
     batch = Batch()
     for entry in entries:
-        batch.entries.append(entry)
-        batch.incoming += _read(reader, entry.number, entry.payload, entry.outcome)
-        if len(batch.incoming) >= BATCH_EVENTS:
+        number = entry.number
+        batch.entries[number] = entry.id
+        rows, unreadable = _read(reader, number, entry.payload, entry.outcome)
+        batch.rows += rows
+        batch.unreadable += unreadable
+        if len(batch.rows) + len(batch.unreadable) >= BATCH_EVENTS:
             yield batch
             batch = Batch()
     if batch.entries:
@@ -263,25 +263,25 @@ def _batches(entries: Iterable[stream.Entry]) -> Iterator["Batch"]:
 
 def events_of(entry: stream.Entry) -> list[ViewEvent]:
     """The readable events of an entry, with their outcomes."""
-    found = _read(Reader(), entry.number, entry.payload, entry.outcome)
-    return [one.event.event for one in found if isinstance(one.event, Row)]
+    rows, _ = _read(Reader(), entry.number, entry.payload, entry.outcome)
+    return [row.event for row in rows]
 
 
 def incoming(number: int, payload: bytes, outcome: Outcome | None) -> list[Incoming]:
     """What is to be written of an envelope that came under that number, with the outcome beside it."""
-    found = _read(Reader(), number, payload, outcome)
-    for one in found:
-        if isinstance(one.event, Row):
-            one.event = one.event.event
-    return found
+    rows, unreadable = _read(Reader(), number, payload, outcome)
+    readable = [Incoming(number, row.position, row.event, payload, outcome) for row in rows]
+    return sorted([*readable, *unreadable], key=lambda one: one.position)
 
 
-def _read(reader: Reader, number: int, payload: bytes, outcome: Outcome | None) -> list[Incoming]:
+def _read(
+    reader: Reader, number: int, payload: bytes, outcome: Outcome | None
+) -> tuple[list[Row], list[Incoming]]:
     try:
-        rows = reader.rows(payload, outcome)
+        rows, unreadable = reader.rows(number, payload, outcome)
     except Unreadable as error:
-        return [Incoming(number, WHOLE_ENTRY, error, payload, outcome)]
-    return [Incoming(number, position, row, payload, outcome) for position, row in enumerate(rows)]
+        return [], [Incoming(number, WHOLE_ENTRY, error, payload, outcome)]
+    return rows, [Incoming(number, position, why, payload, outcome) for position, why in unreadable.items()]
 
 
 def open_days(engine: Engine, settings: Settings, events: Iterable[ViewEvent | Row], now: datetime) -> None:
@@ -315,83 +315,76 @@ def in_transaction(engine: Engine, work: Callable[[Connection], Result]) -> Resu
 
 def _insert_or_park(
     connection: Connection,
-    incoming: Sequence[Incoming],
-    good: Sequence[Good],
+    good: Sequence[Row],
+    versions: Versions,
     now: datetime,
     settings: Settings,
     changed: set[date],
-) -> dict[int, Fate]:
+) -> list[Fate]:
     """Insert; when the data of one is refused, halve until that one is alone, and park it."""
     try:
         with connection.begin_nested():
-            fates, days_changed = _insert(connection, good, now, settings)
+            fates, days_changed = _insert(connection, good, versions, now, settings)
         changed |= days_changed
         return fates
     except DBAPIError as error:
         if not _is_data_error(error):
             raise
         if len(good) == 1:
-            ordinal = good[0].ordinal
-            _park(connection, incoming[ordinal], "refused", _reason(error), now)
-            return {ordinal: "dead_letter"}
+            _park(connection, good[0], "refused", _reason(error), now)
+            return ["dead_letter"]
     middle = len(good) // 2
-    return {
-        **_insert_or_park(connection, incoming, good[:middle], now, settings, changed),
-        **_insert_or_park(connection, incoming, good[middle:], now, settings, changed),
-    }
-
-
-def _insert(
-    connection: Connection,
-    good: Sequence[Good],
-    now: datetime,
-    settings: Settings,
-) -> tuple[dict[int, Fate], set[date]]:
-    names = {one.row.name for one in good}
-    keys = entities.ensure(connection, names, now, settings)
-    living, fates = good, dict[int, Fate]()
-    if len(keys) < len(names):
-        living = [one for one in good if one.row.name in keys]
-        fates = {one.ordinal: "erased" for one in good if one.row.name not in keys}
-    if not living:
-        return fates, set()
-    today = site_day(now, settings.time_zone)
-    living = _with_known_referrers(connection, living, today)
-    kinds = event_kinds.ensure(connection, {one.row.kind for one in living}, today)
-    connection.execute(REQUIRE_KEY)
-    new, rows = living, living
-    if not _copied_at_once(connection, living, keys, kinds):
-        new, rows = _told_apart(connection, living)
-        _copy(connection, new, keys, kinds)
-        fates |= dict.fromkeys((one.ordinal for one in living), "duplicate")
-    _raise_counters(connection, new, keys, now)
-    _hold_slots(connection, rows, keys)
-    return fates | dict.fromkeys((one.ordinal for one in rows), "row"), {one.row.day for one in new}
-
-
-def _with_known_referrers(connection: Connection, good: Sequence[Good], today: date) -> Sequence[Good]:
-    """The same, referred by `known_referrers.OTHER` where the domain is not counted by name."""
-    views = Counter(one.row.fields[REFERRER_FIELD] for one in good)
-    del views[None]
-    named = known_referrers.named(connection, views, today)
-    if len(named) == len(views):
-        return good
-    reader = Reader()
     return [
-        one
-        if (domain := one.row.fields[REFERRER_FIELD]) is None or domain in named
-        else one._replace(row=_referred_by_other(reader, one.row))
-        for one in good
+        *_insert_or_park(connection, good[:middle], versions, now, settings, changed),
+        *_insert_or_park(connection, good[middle:], versions, now, settings, changed),
     ]
 
 
-def _referred_by_other(reader: Reader, row: Row) -> Row:
-    fields = [*row.fields]
-    fields[REFERRER_FIELD] = known_referrers.OTHER
-    return cast(Row, reader.row(fields))
+def _insert(
+    connection: Connection, good: Sequence[Row], versions: Versions, now: datetime, settings: Settings
+) -> tuple[list[Fate], set[date]]:
+    names = {row.name for row in good}
+    keys = entities.ensure(connection, names, now, settings)
+    living = good if len(keys) == len(names) else [row for row in good if row.name in keys]
+    if not living:
+        return ["erased"] * len(good), set()
+    today = site_day(now, settings.time_zone)
+    domains = _domains(connection, living, today)
+    kinds = event_kinds.ensure(connection, {row.kind for row in living}, today)
+    columns = _columns(versions, keys, kinds, domains)
+    connection.execute(REQUIRE_KEY)
+    new, fates = living, list[Fate](["row"]) * len(living)
+    if not _copied_at_once(connection, living, columns):
+        new, fates = _told_apart(connection, living)
+        _copy(connection, new, columns)
+    _raise_counters(connection, new, keys, now)
+    _hold_slots(connection, living, fates, keys)
+    if len(living) < len(good):
+        of_living = iter(fates)
+        fates = [next(of_living) if row.name in keys else "erased" for row in good]
+    return fates, {row.day for row in new}
 
 
-def _copied_at_once(connection: Connection, good: Sequence[Good], keys: Keys, kinds: Kinds) -> bool:
+def _domains(connection: Connection, rows: Sequence[Row], today: date) -> dict[str, str]:
+    """{a referring domain: what is stored}, `known_referrers.OTHER` for one that is not counted by name."""
+    views = Counter(row.referrer_domain for row in rows if row.referrer_domain is not None)
+    named = known_referrers.named(connection, views, today)
+    return {domain: domain if domain in named else known_referrers.OTHER for domain in views}
+
+
+def _columns(versions: Versions, keys: Keys, kinds: Kinds, domains: Mapping[str, str]) -> Columns:
+    return Columns(
+        {
+            day: DAY_VERSION.pack(4, day.toordinal() - copying.EPOCH_DAY, 4, version)
+            for day, version in versions.items()
+        },
+        {name: KEY.pack(4, key) for name, key in keys.items()},
+        {kind: KEY.pack(4, key) for kind, key in kinds.items()},
+        {None: copying.NULL, **{domain: copying.text(stored) for domain, stored in domains.items()}},
+    )
+
+
+def _copied_at_once(connection: Connection, rows: Sequence[Row], columns: Columns) -> bool:
     """Copy all, as if none were stored, which is nearly always so; False, and nothing is copied, when one is.
 
     It would always be found out, by the unique key; but not for nothing, so the next batches are not tried.
@@ -402,7 +395,7 @@ def _copied_at_once(connection: Connection, good: Sequence[Good], keys: Keys, ki
         return False
     try:
         with connection.begin_nested():
-            _copy(connection, good, keys, kinds)
+            _copy(connection, rows, columns)
     except DBAPIError as error:
         if _sqlstate(error) != UNIQUE_VIOLATION:
             raise
@@ -411,64 +404,60 @@ def _copied_at_once(connection: Connection, good: Sequence[Good], keys: Keys, ki
     return True
 
 
-def _told_apart(connection: Connection, good: Sequence[Good]) -> tuple[list[Good], list[Good]]:
-    """Those that are not stored yet, and those whose row is stored or will be: these, and what an earlier
-    delivery of the same entry has brought. All others are duplicates.
+def _told_apart(connection: Connection, rows: Sequence[Row]) -> tuple[list[Row], list[Fate]]:
+    """Those that are not stored yet, and the fates of all. A row is what is stored or will be: these, and
+    what an earlier delivery of the same entry has brought. All others are duplicates.
 
     Nobody else stores events of these days meanwhile: they are held.
     """
-    events = [(one.row.day, bytes.fromhex(one.row.fields[ID_FIELD])) for one in good]
+    events = [(row.day, bytes.fromhex(row.fields[ID_FIELD])) for row in rows]
     wanted = {
         "days": copying.array(str(day) for day, _ in events),
         "ids": copying.array(event_id.hex() for _, event_id in events),
     }
-    stored = {row.number: row.entry for row in connection.execute(STORED, wanted)}
-    new, rows = [], []
+    stored = {found.number: found.entry for found in connection.execute(STORED, wanted)}
+    new: list[Row] = []
+    fates: list[Fate] = []
     taken = set()  # of an id that stands twice in one entry, or in two new ones, the first is the row
-    for number, (one, event) in enumerate(zip(good, events, strict=True)):
-        if event in taken or stored.get(number, one.entry) != one.entry:
+    for number, (row, event) in enumerate(zip(rows, events, strict=True)):
+        if event in taken or stored.get(number, row.entry) != row.entry:
+            fates.append("duplicate")
             continue
         taken.add(event)
-        rows.append(one)
+        fates.append("row")
         if number not in stored:
-            new.append(one)
-    return new, rows
+            new.append(row)
+    return new, fates
 
 
-def _copy(connection: Connection, good: Sequence[Good], keys: Keys, kinds: Kinds) -> None:
-    if not good:
+def _copy(connection: Connection, rows: Sequence[Row], columns: Columns) -> None:
+    if not rows:
         return
     raw: Any = connection.connection.driver_connection
     try:
         with raw.cursor() as cursor:
-            cursor.copy_expert(COPY_EVENTS, BytesIO(_copied(good, keys, kinds)), COPY_BYTES)
+            cursor.copy_expert(COPY_EVENTS, BytesIO(_copied(rows, columns)), COPY_BYTES)
     except raw.Error as error:
         raise DBAPIError(COPY_EVENTS, None, error) from error
 
 
-def _copied(good: Sequence[Good], keys: Keys, kinds: Kinds) -> bytes:
+def _copied(rows: Sequence[Row], columns: Columns) -> bytes:
     """The rows as COPY takes them."""
-    copied_keys = {name: KEY.pack(4, key) for name, key in keys.items()}
-    copied_kinds = {kind: KEY.pack(4, key) for kind, key in kinds.items()}
-    stamps: dict[tuple[int, date], bytes] = {}
+    days, keys, kinds, domains = columns
+    entries = {number: ENTRY.pack(8, number) for number in {row.entry for row in rows}}
     parts = [copying.HEADER]
-    for _, entry, version, row in good:
-        stamp = stamps.get((entry, row.day))
-        if stamp is None:
-            day = row.day.toordinal() - copying.EPOCH_DAY
-            stamps[entry, row.day] = stamp = STAMP.pack(8, entry, 4, day, 4, version)
-        parts += (ROW_START, row.head, stamp, copied_keys[row.name], copied_kinds[row.kind], row.tail)
+    for entry, _, name, day, kind, domain, head, _, _ in rows:
+        parts += (ROW_START, head, entries[entry], days[day], keys[name], kinds[kind], domains[domain])
     parts.append(copying.END)
     return b"".join(parts)
 
 
-def _raise_counters(connection: Connection, new: Sequence[Good], keys: Keys, now: datetime) -> None:
+def _raise_counters(connection: Connection, new: Sequence[Row], keys: Keys, now: datetime) -> None:
     """Raise the counters by those of `new` that are views."""
     moments: defaultdict[tuple[int, str], list[int]] = defaultdict(list)
-    for _, _, _, row in new:
-        kind = row.kind
+    for _, _, name, _, kind, _, _, _, fields in new:
         if kind.outcome == "counted":
-            moments[keys[row.name], kind.view_type].append(row.fields[MOMENT_FIELD])
+            moments[keys[name], kind.view_type].append(fields[MOMENT_FIELD])
     if not moments:
         return
     view_types = sorted({view_type for _, view_type in moments})
@@ -484,12 +473,12 @@ def _raise_counters(connection: Connection, new: Sequence[Good], keys: Keys, now
     connection.execute(RAISE_COUNTERS, {**raised, "epoch": EPOCH, "now": now})
 
 
-def _hold_slots(connection: Connection, rows: Sequence[Good], keys: Keys) -> None:
+def _hold_slots(connection: Connection, rows: Sequence[Row], fates: Sequence[Fate], keys: Keys) -> None:
     """Note who viewed what: of the views of this batch that are stored, now or by an earlier delivery."""
     held = [
-        (*one.row.slot, keys[one.row.name], one.row.fields[ID_FIELD])
-        for one in rows
-        if one.row.slot is not None and one.row.kind.outcome == "counted"
+        (*row.slot, keys[row.name], row.fields[ID_FIELD])
+        for row, fate in zip(rows, fates, strict=True)
+        if row.slot is not None and fate == "row" and row.kind.outcome == "counted"
     ]
     if held:
         names, ends_us, entity_ids, event_ids = zip(*held, strict=True)
@@ -502,43 +491,43 @@ def _hold_slots(connection: Connection, rows: Sequence[Good], keys: Keys) -> Non
         connection.execute(INSERT_SLOTS, {**slots, "epoch": EPOCH})
 
 
-def _park(connection: Connection, one: Incoming, reason: str, detail: str, now: datetime) -> None:
-    known = not isinstance(one.event, Unreadable)
+def _park(connection: Connection, one: Row | Incoming, reason: str, detail: str, now: datetime) -> None:
+    day, payload, outcome = _kept(one)
     connection.execute(
         insert(DeadLetter)
         .values(
             entry=one.entry,
             position=one.position,
-            day=None if isinstance(one.event, Unreadable) else one.event.day,
+            day=day,
             reason=reason,
             detail=detail,
-            payload=_payload(one),
-            outcome=None if known else one.outcome,
+            payload=payload,
+            outcome=outcome,
             created_at=now,
         )
         .on_conflict_do_nothing(index_elements=["entry", "position"])
     )
-    log.warning("dead letter", extra={"reason": reason, "readable": known})
+    log.warning("dead letter", extra={"reason": reason, "readable": day is not None})
 
 
-def _payload(one: Incoming) -> bytes:
-    if isinstance(one.event, Row):
-        return envelope([one.event.fields])
-    return encode([one.event]) if isinstance(one.event, ViewEvent) else one.payload
+def _kept(one: Row | Incoming) -> tuple[date | None, bytes, Outcome | None]:
+    """The day, payload and outcome of a dead letter. An event that was read stands alone in its payload."""
+    if isinstance(one, Row):
+        return one.day, envelope([one.fields]), None
+    if isinstance(one.event, ViewEvent):
+        return one.event.day, encode([one.event]), None
+    return None, one.payload, one.outcome
 
 
 def _tallies(batch: Batch, fates: Sequence[Fate]) -> dict[str, dict[str, int]]:
     """{entry id: {"<day>:<tally>": amount}}; what could not be read has no day and is not tallied."""
-    by_number: dict[int, dict[str, int]] = {entry.number: {} for entry in batch.entries}
-    settled = {day: f"{day}:settled" for day in {row.day for row in batch.rows}}
-    for one, fate in zip(batch.incoming, fates, strict=True):
-        if isinstance(one.event, Row):
-            tallies, name = by_number[one.entry], settled[one.event.day]
-            tallies[name] = tallies.get(name, 0) + 1
-            if fate != "row":
-                lost = f"{one.event.day}:{TALLY_OF_FATE[fate]}"
-                tallies[lost] = tallies.get(lost, 0) + 1
-    return {entry.id: by_number[entry.number] for entry in batch.entries}
+    by_number: dict[int, Counter[str]] = {number: Counter() for number in batch.entries}
+    pairs = zip(batch.rows, fates, strict=False)  # those of what could not be read come after
+    for (number, day, fate), events in Counter((row.entry, row.day, fate) for row, fate in pairs).items():
+        by_number[number][f"{day}:settled"] += events
+        if fate != "row":
+            by_number[number][f"{day}:{TALLY_OF_FATE[fate]}"] += events
+    return {entry_id: by_number[number] for number, entry_id in batch.entries.items()}
 
 
 def _is_data_error(error: DBAPIError) -> bool:

@@ -49,7 +49,7 @@ COLUMN = "    referrer_domain: Mapped[str | None]\n"
 CHANGES = (
     ("schema.py", COLUMN, f"{COLUMN}    written_by: Mapped[str | None] = mapped_column(index=True)\n"),
     ("writer.py", 'COLUMNS = f"{HEAD_COLUMNS}', 'COLUMNS = f"written_by, {HEAD_COLUMNS}'),
-    ("writer.py", "(ROW_START, row.head", "(ROW_START, copying.text('newer'), row.head"),
+    ("writer.py", "(ROW_START, head", "(ROW_START, copying.text('newer'), head"),
     # as on a machine of its own, so that the writers of both are two consumers
     ("cli/up.py", '"{queue}@%h"', '"{queue}@newer"'),
 )
