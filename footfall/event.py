@@ -4,7 +4,7 @@ import json
 import struct
 from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 from uuid import UUID
 
 import orjson
@@ -16,7 +16,7 @@ ENVELOPE_VERSION = 1
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 # Places in a row of the envelope
-ID_FIELD, MOMENT_FIELD, DAY_FIELD = 0, 1, 2
+DAY_FIELD = 2
 ID_DIGITS = 32
 ID_BYTES = 16
 OUTCOME_FIELD = 7  # the one that may be decided after the row was made
@@ -28,6 +28,7 @@ HEAD_COLUMNS = "occurred_at, id, authenticated, visitor"  # of `Row.head`
 UNKNOWN_COUNTRY = "ZZ"  # CLDR's code for a region that is not known; browsers can name it
 HEAD = struct.Struct("!iqi16si?iq")  # each after its size
 HEAD_OF_NOBODY = struct.Struct("!iqi16si?i")  # without a visitor
+ID_IN_HEAD = slice(16, 32)
 
 Fields = list[Any]  # of an event, as they stand in an envelope
 Outcome = Literal["counted", "own", "repeat", "bot"]
@@ -101,19 +102,39 @@ class Row(NamedTuple):
     day: date
     kind: Kind
     referrer_domain: str | None
+    microseconds: int  # since 1970
     head: bytes  # HEAD_COLUMNS, as COPY takes them
     slot: tuple[str, int] | None  # in hexadecimal digits, and its end in microseconds since 1970
-    fields: Fields
+
+    @property
+    def id_bytes(self) -> bytes:
+        """The event's id."""
+        return self.head[ID_IN_HEAD]
 
     @property
     def event(self) -> ViewEvent:
         """The event itself."""
-        event = plain_event(self.fields[:PLAIN_FIELDS])
-        if self.slot is None:
-            return event
-        slot_hex, ends_microseconds = self.slot
-        slot_ends_at = EPOCH + ends_microseconds * MICROSECOND
-        return event._replace(slot=bytes.fromhex(slot_hex), slot_ends_at=slot_ends_at)
+        head = HEAD if len(self.head) == HEAD.size else HEAD_OF_NOBODY
+        _, _, _, id_bytes, _, authenticated, _, *visitor = head.unpack(self.head)
+        kind = self.kind
+        slot_hex, ends_microseconds = self.slot or (None, 0)
+        return ViewEvent(
+            id=UUID(bytes=id_bytes),
+            occurred_at=EPOCH + self.microseconds * MICROSECOND,
+            day=self.day,
+            entity_type=kind.entity_type,
+            external_id=self.name[1],
+            view_type=kind.view_type,
+            view_source=kind.view_source,
+            outcome=cast(Outcome, kind.outcome),
+            device=cast(Device, kind.device),
+            country=None if kind.country == UNKNOWN_COUNTRY else kind.country,
+            referrer_domain=self.referrer_domain,
+            visitor=visitor[0] if visitor else None,
+            authenticated=authenticated,
+            slot=None if slot_hex is None else bytes.fromhex(slot_hex),
+            slot_ends_at=None if slot_hex is None else EPOCH + ends_microseconds * MICROSECOND,
+        )
 
 
 def encode(events: Sequence[ViewEvent]) -> bytes:
@@ -240,9 +261,9 @@ class Reader:
                     days[day_text],
                     kinds[entity_type, outcome, device, view_type, view_source, country],
                     domains[referrer_domain],
+                    microseconds,
                     head,
                     None if plain is fields else _slot(*fields[PLAIN_FIELDS:]),
-                    fields,
                 )
             except (ValueError, TypeError, AttributeError, struct.error) as error:
                 unreadable[position] = Unreadable(f"not an event: {error}")

@@ -24,8 +24,6 @@ from footfall.clock import site_day, utc_now
 from footfall.event import (
     EPOCH,
     HEAD_COLUMNS,
-    ID_FIELD,
-    MOMENT_FIELD,
     Kind,
     Outcome,
     Reader,
@@ -33,7 +31,6 @@ from footfall.event import (
     Unreadable,
     ViewEvent,
     encode,
-    envelope,
     fields_of,
 )
 from footfall.schema import DeadLetter
@@ -410,7 +407,7 @@ def _told_apart(connection: Connection, rows: Sequence[Row]) -> tuple[list[Row],
 
     Nobody else stores events of these days meanwhile: they are held.
     """
-    events = [(row.day, bytes.fromhex(row.fields[ID_FIELD])) for row in rows]
+    events = [(row.day, row.id_bytes) for row in rows]
     wanted = {
         "days": copying.array(str(day) for day, _ in events),
         "ids": copying.array(event_id.hex() for _, event_id in events),
@@ -446,7 +443,7 @@ def _copied(rows: Sequence[Row], columns: Columns) -> bytes:
     days, keys, kinds, domains = columns
     entries = {number: ENTRY.pack(8, number) for number in {row.entry for row in rows}}
     parts = [copying.HEADER]
-    for entry, _, name, day, kind, domain, head, _, _ in rows:
+    for entry, _, name, day, kind, domain, _, head, _ in rows:
         parts += (ROW_START, head, entries[entry], days[day], keys[name], kinds[kind], domains[domain])
     parts.append(copying.END)
     return b"".join(parts)
@@ -455,9 +452,9 @@ def _copied(rows: Sequence[Row], columns: Columns) -> bytes:
 def _raise_counters(connection: Connection, new: Sequence[Row], keys: Keys, now: datetime) -> None:
     """Raise the counters by those of `new` that are views."""
     moments: defaultdict[tuple[int, str], list[int]] = defaultdict(list)
-    for _, _, name, _, kind, _, _, _, fields in new:
+    for _, _, name, _, kind, _, microseconds, _, _ in new:
         if kind.outcome == "counted":
-            moments[keys[name], kind.view_type].append(fields[MOMENT_FIELD])
+            moments[keys[name], kind.view_type].append(microseconds)
     if not moments:
         return
     view_types = sorted({view_type for _, view_type in moments})
@@ -476,7 +473,7 @@ def _raise_counters(connection: Connection, new: Sequence[Row], keys: Keys, now:
 def _hold_slots(connection: Connection, rows: Sequence[Row], fates: Sequence[Fate], keys: Keys) -> None:
     """Note who viewed what: of the views of this batch that are stored, now or by an earlier delivery."""
     held = [
-        (*row.slot, keys[row.name], row.fields[ID_FIELD])
+        (*row.slot, keys[row.name], row.id_bytes.hex())
         for row, fate in zip(rows, fates, strict=True)
         if row.slot is not None and fate == "row" and row.kind.outcome == "counted"
     ]
@@ -513,7 +510,7 @@ def _park(connection: Connection, one: Row | Incoming, reason: str, detail: str,
 def _kept(one: Row | Incoming) -> tuple[date | None, bytes, Outcome | None]:
     """The day, payload and outcome of a dead letter. An event that was read stands alone in its payload."""
     if isinstance(one, Row):
-        return one.day, envelope([one.fields]), None
+        return one.day, encode([one.event]), None
     if isinstance(one.event, ViewEvent):
         return one.event.day, encode([one.event]), None
     return None, one.payload, one.outcome
