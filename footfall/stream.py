@@ -5,11 +5,12 @@ whatever is in the stream is not yet written, or was written in the second befor
 """
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from typing import Any, Literal, cast
+from itertools import chain
+from typing import Any, Literal, NamedTuple, cast
 
 from redis import Redis
 from redis.backoff import NoBackoff
@@ -47,8 +48,7 @@ Tally = Literal["accepted", "settled", "duplicates", "dead_letters", "erased"]
 Counts = Mapping[str, int]  # {view type: views}
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One entry as read: its id in the stream, the envelope in it, and what was decided after."""
 
     id: str
@@ -278,11 +278,12 @@ def settle(redis: Redis, tallies: Mapping[str, Mapping[str, int]]) -> int:
 
     Returns how many this call acknowledged first. May be called again.
     """
-    arguments: list[Any] = [GROUP]
+    alike: defaultdict[tuple[tuple[str, int], ...], list[str]] = defaultdict(list)
     for entry_id, fields in tallies.items():
-        arguments += [entry_id, len(fields)]
-        for field, amount in fields.items():
-            arguments += [field, amount]
+        alike[tuple(fields.items())].append(entry_id)
+    arguments: list[Any] = [GROUP]
+    for amounts, ids in alike.items():  # most have few events and the same tallies
+        arguments += [len(ids), *ids, len(amounts), *chain.from_iterable(amounts)]
     return int(scripts.run(redis, "settle", [STREAM_KEY, LEDGER_KEY], arguments))
 
 

@@ -518,7 +518,7 @@ def _kept(one: Row | Incoming) -> tuple[date | None, bytes, Outcome | None]:
 
 def _tallies(batch: Batch, fates: Sequence[Fate]) -> dict[str, dict[str, int]]:
     """{entry id: {"<day>:<tally>": amount}}; what could not be read has no day and is not tallied."""
-    by_number: dict[int, Counter[str]] = {number: Counter() for number in batch.entries}
+    by_number: dict[int, dict[str, int]] = {number: defaultdict(int) for number in batch.entries}
     pairs = zip(batch.rows, fates, strict=False)  # those of what could not be read come after
     for (number, day, fate), events in Counter((row.entry, row.day, fate) for row, fate in pairs).items():
         by_number[number][f"{day}:settled"] += events
