@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError, ProgrammingError
 
 from footfall import copying, stream, writer
 from footfall.errors import Unavailable
-from footfall.event import ViewEvent, encode
+from footfall.event import Unreadable, ViewEvent, encode, envelope, fields_of, plain_event
 from footfall.settings import Settings
 from tests.factory import EVENTS, make_event, store
 from tests.waiting import transactions_waiting, wait_until
@@ -143,6 +143,91 @@ def test_two_writers_that_finish_the_same_entry_settle_it_once(
     assert stream.settle(redis, {entry.id: {"2026-03-10:settled": 7}}) == 0
     assert tallies(redis)["settled"] == 7
     assert count(engine) == 7
+
+
+def test_of_entries_with_the_same_tallies_those_are_counted_that_nobody_has_settled(
+    engine: Engine, redis: Redis, settings: Settings
+) -> None:
+    for _ in range(4):
+        stream.put(redis, [make_event(settings, NOW), make_event(settings, NOW)])
+    entries = stream.read(redis, "first", 10)
+    told = {entry.id: {"2026-03-10:settled": 2} for entry in entries[:3]}
+    assert stream.settle(redis, {entries[1].id: told[entries[1].id]}) == 1
+    told[entries[3].id] = {"2026-03-10:settled": 2, "2026-03-10:duplicates": 1}
+    assert stream.settle(redis, told) == 3
+    assert tallies(redis) == {"accepted": 8, "settled": 8, "duplicates": 1}
+    assert redis.xlen(stream.STREAM_KEY) == redis.xpending(stream.STREAM_KEY, stream.GROUP)["pending"] == 0
+
+
+def test_each_entry_is_settled_with_what_became_of_its_own_events(
+    engine: Engine, redis: Redis, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Any] = []
+    real = stream.settle
+
+    def settle(redis: Redis, of_batch: Any) -> int:
+        told.append(of_batch)
+        return real(redis, of_batch)
+
+    monkeypatch.setattr(stream, "settle", settle)
+    one, other, yesterdays = mixed(settings, 3)
+    yesterdays = yesterdays._replace(day=NOW.date() - timedelta(days=1))
+    toaster = make_event(settings, NOW, device="toaster")
+    unreadable, last = [fields_of(event) for event in mixed(settings, 2)]
+    unreadable[0] = "none"
+    payloads = [
+        encode([one]),
+        envelope([unreadable, last]),
+        b"nonsense",
+        encode([toaster, yesterdays, one, other]),
+    ]
+    for payload in payloads:
+        redis.xadd(stream.STREAM_KEY, {stream.FIELD: payload})
+    writer.drain(engine, redis, settings, "test")
+    assert [list(of_batch.values()) for of_batch in told] == [
+        [
+            {"2026-03-10:settled": 1},
+            {"2026-03-10:settled": 1},
+            {},
+            {
+                "2026-03-10:settled": 3,
+                "2026-03-10:dead_letters": 1,
+                "2026-03-10:duplicates": 1,
+                "2026-03-09:settled": 1,
+            },
+        ]
+    ]
+    found = rows(engine, "SELECT entry, position, reason FROM dead_letters ORDER BY entry")
+    assert [place[1:] for place in found] == [(0, "unreadable"), (-1, "unreadable"), (0, "refused")]
+    numbers = [stream.Entry(entry_id, b"").number for entry_id in told[0]]
+    assert [place[0] for place in found] == numbers[1:]
+    stored = dict(rows(engine, "SELECT id, entry FROM view_events"))
+    places = [(one, 0), (yesterdays, 3), (other, 3), (plain_event(last), 1)]
+    assert stored == {event.id: numbers[place] for event, place in places}
+
+
+def test_the_fates_stand_where_their_events_do(engine: Engine, redis: Redis, settings: Settings) -> None:
+    gone = make_event(settings, NOW, external_id="/gone")
+    store(engine, redis, settings, [gone])
+    with engine.begin() as connection:
+        connection.execute(
+            text("UPDATE entities SET deleted_at = :now WHERE external_id = '/gone'"), {"now": NOW}
+        )
+    late = make_event(settings, NOW - timedelta(days=4_000))
+    fine = [make_event(settings, NOW) for _ in range(3)]
+    too_large, unknown = make_event(settings, NOW, visitor=2**63), make_event(settings, NOW, device="toaster")
+    batch = [
+        *batch_of(settings, [late, gone, fine[0], too_large, fine[1]]),
+        writer.Incoming(2, 0, Unreadable("not known yet"), b"[]"),
+        *batch_of(settings, [fine[0], unknown, gone, fine[2]], entry=3),
+    ]
+    expected = ["dead_letter", "erased", "row", "dead_letter", "row", "dead_letter"]
+    expected += ["duplicate", "dead_letter", "erased", "row"]
+    with engine.begin() as connection:
+        assert writer.write_batch(connection, batch, NOW, settings) == expected
+    reasons = rows(engine, "SELECT entry, position, reason FROM dead_letters ORDER BY entry, position")
+    assert reasons == [(1, 0, "too_late"), (1, 3, "refused"), (2, 0, "unreadable"), (3, 1, "refused")]
+    assert {entry for (entry,) in rows(engine, "SELECT entry FROM view_events")} >= {1, 3}
 
 
 def test_one_event_with_refused_data_costs_itself_only(
