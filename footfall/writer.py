@@ -205,8 +205,8 @@ def write_batch(
             _park(connection, row, "too_late", f"{row.day} takes no events", now)
         else:
             one = incoming[ordinal]
-            is_event = isinstance(one, Incoming) and isinstance(one.event, ViewEvent)
-            _park(connection, one, "refused" if is_event else "unreadable", str(row), now)
+            reason = "unreadable" if isinstance(one.event, Unreadable) else "refused"
+            _park(connection, one, reason, str(row), now)
     changed: set[date] = set()
     versions = {day: version + 1 for day, version in held.items()}
     fates = _insert_or_park(connection, good, versions, now, settings, changed) if good else []
