@@ -52,7 +52,7 @@ def test_a_wrong_field_never_spoils_the_group(event: ViewEvent, position: int, v
 
 
 WRONG: dict[int, list[object]] = {
-    0: [None, 7, "", "0" * 31, "0" * 33, "0" * 30 + " 0", "g" * 32],
+    0: [None, 7, "", "0" * 31, "0" * 33, "0" * 30 + " 0", "0" * 30 + " 00", "g" * 32],
     1: [None, True, 1.5, "1", 10**18, -(10**17)],
     2: [None, 20260310, "", "2026-13-01"],
     11: [True, 1.5, "1", 2**63, -(2**63) - 1],
