@@ -218,58 +218,57 @@ class Reader:
         self, entry: int, found: Iterable[tuple[int, Any]]
     ) -> tuple[list[Row], dict[int, Unreadable]]:
         """The same of events' positions and fields."""
-        # all of it is in the loop, and looked up before: a call for each event takes longer than its checks
-        names, days, kinds, domains = self._names, self._days, self._kinds, self._domains
         rows: list[Row] = []
         unreadable: dict[int, Unreadable] = {}
         for position, fields in found:
             try:
-                if type(fields) is not list:
-                    raise TypeError("no list")
-                plain = fields if len(fields) == PLAIN_FIELDS else fields[:PLAIN_FIELDS]
-                (
-                    id_hex,
-                    microseconds,
-                    day_text,
-                    entity_type,
-                    external_id,
-                    view_type,
-                    view_source,
-                    outcome,
-                    device,
-                    country,
-                    referrer_domain,
-                    visitor,
-                    authenticated,
-                ) = plain
-                id_bytes = bytes.fromhex(id_hex)
-                if len(id_hex) != ID_DIGITS or len(id_bytes) != ID_BYTES:
-                    raise ValueError("an id that is none")
-                if authenticated is not True and authenticated is not False:
-                    raise TypeError("neither authenticated nor not")
-                moment = _moment(microseconds) - copying.EPOCH_MICROSECONDS
-                if visitor is None:
-                    head = HEAD_OF_NOBODY.pack(8, moment, ID_BYTES, id_bytes, 1, authenticated, -1)
-                elif type(visitor) is int:
-                    head = HEAD.pack(8, moment, ID_BYTES, id_bytes, 1, authenticated, 8, visitor)
-                else:
-                    raise TypeError("a visitor that is no number")
-                row = Row(
-                    entry,
-                    position,
-                    names[entity_type, external_id],
-                    days[day_text],
-                    kinds[entity_type, outcome, device, view_type, view_source, country],
-                    domains[referrer_domain],
-                    microseconds,
-                    head,
-                    None if plain is fields else _slot(*fields[PLAIN_FIELDS:]),
-                )
+                rows.append(self._row(entry, position, fields))
             except (ValueError, TypeError, AttributeError, struct.error) as error:
                 unreadable[position] = Unreadable(f"not an event: {error}")
-            else:
-                rows.append(row)
         return rows, unreadable
+
+    def _row(self, entry: int, position: int, fields: Fields) -> Row:
+        if type(fields) is not list:
+            raise TypeError("no list")
+        plain = fields if len(fields) == PLAIN_FIELDS else fields[:PLAIN_FIELDS]
+        (
+            id_hex,
+            microseconds,
+            day_text,
+            entity_type,
+            external_id,
+            view_type,
+            view_source,
+            outcome,
+            device,
+            country,
+            referrer_domain,
+            visitor,
+            authenticated,
+        ) = plain
+        id_bytes = bytes.fromhex(id_hex)
+        if len(id_hex) != ID_DIGITS or len(id_bytes) != ID_BYTES:
+            raise ValueError("an id that is none")
+        if authenticated is not True and authenticated is not False:
+            raise TypeError("neither authenticated nor not")
+        moment = _moment(microseconds) - copying.EPOCH_MICROSECONDS
+        if visitor is None:
+            head = HEAD_OF_NOBODY.pack(8, moment, ID_BYTES, id_bytes, 1, authenticated, -1)
+        elif type(visitor) is int:
+            head = HEAD.pack(8, moment, ID_BYTES, id_bytes, 1, authenticated, 8, visitor)
+        else:
+            raise TypeError("a visitor that is no number")
+        return Row(
+            entry,
+            position,
+            self._names[entity_type, external_id],
+            self._days[day_text],
+            self._kinds[entity_type, outcome, device, view_type, view_source, country],
+            self._domains[referrer_domain],
+            microseconds,
+            head,
+            None if plain is fields else _slot(*fields[PLAIN_FIELDS:]),
+        )
 
 
 def _moment(microseconds: int) -> int:
