@@ -40,22 +40,14 @@ BREAKDOWNS = tuple(
 FIGURES = (*COUNTS, *BREAKDOWNS)
 FIGURE_COLUMNS = ", ".join(FIGURES)
 
-# What an event is counted under, as its kind says: few labels for all of these
-LABELS = """
-    SELECT kind.id, part, value FROM event_kinds AS kind CROSS JOIN LATERAL (
-        VALUES ('outcome', kind.outcome), ('country', kind.country), ('device', kind.device),
-            ('type', kind.view_type), ('source', kind.view_source)
-    ) AS label (part, value)
-    WHERE {conditions}
-    """
-# What a view is counted under besides, on which condition, and how that reads
-OTHERS = {
-    "referrer": ("e.referrer_domain", "e.referrer_domain IS NOT NULL", "of"),
-    "hour": (
-        "date_bin('1 hour', e.occurred_at, 'epoch')",
-        "true",
-        """to_char(of AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24') || '\\:00\\:00+00\\:00'""",
-    ),
+# What an event is counted under
+LABELS = {
+    "outcome": "kind.outcome",
+    "country": "kind.country",
+    "device": "kind.device",
+    "type": "kind.view_type",
+    "source": "kind.view_source",
+    "hour": """to_char(hour AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24') || '\\:00\\:00+00\\:00'""",
 }
 COUNT_VIEWS = "count(*) AS views, count(*) FILTER (WHERE e.authenticated) AS views_authenticated"
 ADD_VIEWS = ", ".join(f"CAST(sum({name}) AS bigint) AS {name}" for name in ("views", "views_authenticated"))
@@ -257,27 +249,36 @@ AUDIENCE = f"""
 def _views(subject: Subject, rows: str) -> Iterator[str]:
     """Slices of `rows`, which are events: how many by outcome, and the views by each dimension."""
     # by kind first, which leaves much less to be looked at for each label
-    conditions = " AND ".join(("(kind.outcome = 'counted' OR part = 'outcome')", *subject.of_kinds))
+    cells = ["e.kind_id"]
+    if "hour" in subject.dimensions:
+        cells.append("date_bin('1 hour', e.occurred_at, 'epoch') AS hour")
+    labels = ", ".join(
+        f"('{part}', {value})"
+        for part, value in LABELS.items()
+        if part == "outcome" or part in subject.dimensions
+    )
+    of_kinds = " AND ".join(("kind.id = kind_id", *subject.of_kinds))
     yield f"""
         SELECT entity_id, day, part, {VIEWS}
         FROM (
             SELECT entity_id, day, part, value, {ADD_VIEWS}
             FROM (
-                SELECT {subject.key} AS entity_id, e.day, e.kind_id, {COUNT_VIEWS}
-                FROM {subject.events.format(rows=rows)} GROUP BY 1, 2, 3
-            ) AS of_kinds JOIN ({LABELS.format(conditions=conditions)}) AS label ON label.id = kind_id
+                SELECT {subject.key} AS entity_id, e.day, {", ".join(cells)}, {COUNT_VIEWS}
+                FROM {subject.events.format(rows=rows)}
+                GROUP BY {", ".join(str(n) for n in range(1, len(cells) + 3))}
+            ) AS cells
+            JOIN event_kinds AS kind ON {of_kinds}
+            CROSS JOIN LATERAL (VALUES {labels}) AS label (part, value)
+            WHERE kind.outcome = 'counted' OR part = 'outcome'
             GROUP BY entity_id, day, part, value
         ) AS by_value GROUP BY entity_id, day, part
         """  # noqa: S608 - put together from this module's constants
-    for part in (part for part in OTHERS if part in subject.dimensions):
-        of, condition, value = OTHERS[part]
-        yield f"""
-        SELECT entity_id, day, '{part}' AS part, {VIEWS}
+    # a view without a referrer is counted under none
+    yield f"""
+        SELECT entity_id, day, 'referrer' AS part, {VIEWS}
         FROM (
-            SELECT entity_id, day, {value} AS value, views, views_authenticated FROM (
-                SELECT {subject.key} AS entity_id, e.day, {of} AS of, {COUNT_VIEWS}
-                FROM {subject.views(rows)} WHERE {condition} GROUP BY 1, 2, 3
-            ) AS found
+            SELECT {subject.key} AS entity_id, e.day, e.referrer_domain AS value, {COUNT_VIEWS}
+            FROM {subject.views(rows)} WHERE e.referrer_domain IS NOT NULL GROUP BY 1, 2, 3
         ) AS by_value GROUP BY entity_id, day
         """  # noqa: S608
 
