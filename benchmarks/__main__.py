@@ -18,7 +18,7 @@ from footfall.errors import FootfallError
 CHARTS = ROOT / "docs"
 # What runs, with its arguments in a whole and in a quick run
 STEPS: dict[str, tuple[click.Command, list[str], list[str]]] = {
-    "intake": (intake.main, [], ["--seconds", "15", "--baseline-seconds", "8"]),
+    "intake": (intake.main, [], ["--seconds", "15", "--rounds", "1"]),
     "write": (write.main, [], ["--quick"]),
     "roll_up": (roll_up.main, [], ["--quick"]),
     "memory": (memory.main, [], ["--views", "100000", "--seconds", "60"]),
