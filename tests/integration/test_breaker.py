@@ -112,7 +112,7 @@ def test_at_a_redis_that_does_not_answer_one_waits_and_nobody_else(
     looks = sorted(client.commands)
     assert len(looks) >= 2, "somebody looks again and again"
     assert all(end < start for (_, end), (start, _) in pairwise(looks)), "two looked at once"
-    assert sum(taken) > 2 * len(looks), "the others went on"
+    assert sum(taken) > 10 * len(looks), "the others went on"
 
 
 def test_counts_are_refused_at_once_while_redis_is_away_and_then_the_databases(
