@@ -154,8 +154,8 @@ def figures(subject: Subject, seam: Seam) -> TextClause:
 
     Parameters: the seam's, and `entity_id` for one entity or the site.
     """
-    viewers = f"(SELECT e.*, s.authenticated AS seen FROM ({_viewers(subject, 'raw')}) AS e {seam.seen})"  # noqa: S608
-    slices = " UNION ALL ".join([*_views(subject, "raw"), AUDIENCE.format(viewers=viewers)])
+    viewers = _with_seen(seam, _viewers(subject, "raw"))
+    slices = " UNION ALL ".join([*_views(subject, "raw"), AUDIENCE.format(viewers=f"({viewers})")])
     return text(_with_raw(seam) + figures_of(f"({slices})"))
 
 
@@ -207,7 +207,7 @@ def viewers_of_all(seam: Seam) -> TextClause:
     Parameters: the seam's, and `entity_id` for the site.
     """
     viewers = " UNION ALL ".join(f"({_viewers(subject, 'raw')})" for subject in (EACH_ENTITY, THE_SITE))
-    return text(f"{_with_raw(seam)} SELECT e.*, s.authenticated AS seen FROM ({viewers}) AS e {seam.seen}")  # noqa: S608
+    return text(_with_raw(seam) + _with_seen(seam, viewers))
 
 
 def slices_of_all(seam: Seam, viewers: str) -> TextClause:
@@ -223,6 +223,10 @@ def slices_of_all(seam: Seam, viewers: str) -> TextClause:
 def _with_raw(seam: Seam) -> str:
     # the events are read again for each slice: cheaper than keeping them, and done in parallel
     return f"WITH raw AS NOT MATERIALIZED ({seam.events})"
+
+
+def _with_seen(seam: Seam, viewers: str) -> str:
+    return f" SELECT e.*, s.authenticated AS seen FROM ({viewers}) AS e {seam.seen}"  # noqa: S608
 
 
 def _sum(column: str, part: str) -> str:
