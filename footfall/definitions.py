@@ -40,6 +40,9 @@ BREAKDOWNS = tuple(
 FIGURES = (*COUNTS, *BREAKDOWNS)
 FIGURE_COLUMNS = ", ".join(FIGURES)
 
+# What is known of a subject and day comes in parts, told by their numbers: cheaper to group by than names
+PARTS = {name: n for n, name in enumerate(("viewers", "outcome", *SITE_DIMENSIONS))}
+
 # What an event is counted under
 LABELS = {
     "outcome": "kind.outcome",
@@ -49,8 +52,11 @@ LABELS = {
     "source": "kind.view_source",
     "hour": """to_char(hour AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24') || '\\:00\\:00+00\\:00'""",
 }
-COUNT_VIEWS = "count(*) AS views, count(*) FILTER (WHERE e.authenticated) AS views_authenticated"
-ADD_VIEWS = ", ".join(f"CAST(sum({name}) AS bigint) AS {name}" for name in ("views", "views_authenticated"))
+# Integers are enough for the events of one kind and entity on a day; of those the sum is a bigint, which is
+# cheap, and of bigints it would be a numeric
+COUNT_VIEWS = """CAST(count(*) AS integer) AS views,
+            CAST(count(*) FILTER (WHERE e.authenticated) AS integer) AS views_authenticated"""
+ADD_VIEWS = "sum(views) AS views, sum(views_authenticated) AS views_authenticated"
 RUN = 100  # visitors in a row of `seen_runs`: one that needs no place outside of its table
 
 
@@ -129,7 +135,9 @@ class Seam:
 
     @property
     def seen(self) -> str:
-        """A join that finds who of the viewers `e` is counted in the daily rows of their entity, as `s`."""
+        """A join that finds who of the viewers `e` is counted in the daily rows of their entity, as `s`; as
+        signed in, of those who are now.
+        """
         if all(after < 0 for after in self.raw.values()):
             return "LEFT JOIN (SELECT * FROM seen_visitors WHERE false) AS s ON false"
         # One at a time by the indexes, whatever the planner believes: of a day that has just begun it knows
@@ -139,11 +147,13 @@ class Seam:
                 SELECT authenticated FROM seen_visitors AS s
                 WHERE s.day = e.day AND s.entity_id = e.entity_id AND s.visitor = e.visitor
                 UNION ALL
-                SELECT run.authenticated[array_position(run.visitors, e.visitor)] FROM (
-                    SELECT * FROM seen_runs AS s
-                    WHERE s.day = e.day AND s.entity_id = e.entity_id AND s.first <= e.visitor
+                SELECT authenticated FROM (VALUES (false), (true)) AS audience (authenticated), LATERAL (
+                    SELECT visitors FROM seen_runs AS s
+                    WHERE s.day = e.day AND s.entity_id = e.entity_id
+                        AND s.authenticated = audience.authenticated AND s.first <= e.visitor
                     ORDER BY s.first DESC LIMIT 1
-                ) AS run WHERE e.visitor = ANY(run.visitors)
+                ) AS run
+                WHERE e.visitor = ANY(run.visitors) AND (e.authenticated OR NOT audience.authenticated)
             ) AS s
         ) AS s ON true"""
 
@@ -173,7 +183,7 @@ def figures_of(slices: str) -> str:
         "unique_viewers_authenticated": _sum("viewers_authenticated", "viewers"),
     }
     breakdowns = (
-        f"coalesce((array_agg(by_value{audience}) FILTER (WHERE part = '{name}'))[1], '{{}}')"
+        f"coalesce((array_agg(by_value{audience}) FILTER (WHERE part = {PARTS[name]}))[1], '{{}}')"
         f" AS views_by_{name}{audience}"
         for audience in AUDIENCES
         for name in SITE_DIMENSIONS
@@ -202,7 +212,7 @@ def slices_of_day(table: str) -> TextClause:
 
 def viewers_of_all(seam: Seam) -> TextClause:
     """Who viewed each entity, and the site: one row a viewer and day, whether signed in (`authenticated`),
-    and the same of the daily rows (`seen`), NULL when they do not count the viewer.
+    and `seen`: NULL when the daily rows do not count the viewer, else whether as signed in, of those who are.
 
     Parameters: the seam's, and `entity_id` for the site.
     """
@@ -230,7 +240,7 @@ def _with_seen(seam: Seam, viewers: str) -> str:
 
 
 def _sum(column: str, part: str) -> str:
-    return f"CAST(coalesce(sum({column}) FILTER (WHERE part = '{part}'), 0) AS bigint)"
+    return f"CAST(coalesce(sum({column}) FILTER (WHERE part = {PARTS[part]}), 0) AS bigint)"
 
 
 BY_VALUE = ", ".join(
@@ -239,13 +249,14 @@ BY_VALUE = ", ".join(
 )
 # The columns of a slice: a part of what is known of a subject and day, {value: views} ...
 VIEWS = f"""{BY_VALUE}, CAST(NULL AS bigint) AS viewers, CAST(NULL AS bigint) AS viewers_authenticated,
-        CAST(NULL AS bigint[]) AS visitors, CAST(NULL AS boolean[]) AS authenticated"""
+        CAST(NULL AS bigint[]) AS visitors, CAST(NULL AS boolean) AS authenticated"""
 # ... or some or all of the viewers that the daily rows do not count yet: how many, and perhaps who
-NO_VIEWS = "'viewers' AS part, CAST(NULL AS jsonb) AS by_value, CAST(NULL AS jsonb) AS by_value_authenticated"
+NO_VIEWS = f"""{PARTS["viewers"]} AS part,
+        CAST(NULL AS jsonb) AS by_value, CAST(NULL AS jsonb) AS by_value_authenticated"""
 AUDIENCE = f"""
     SELECT entity_id, day, {NO_VIEWS}, count(*) FILTER (WHERE seen IS NULL) AS viewers,
         count(*) FILTER (WHERE authenticated AND seen IS NOT TRUE) AS viewers_authenticated,
-        CAST(NULL AS bigint[]) AS visitors, CAST(NULL AS boolean[]) AS authenticated
+        CAST(NULL AS bigint[]) AS visitors, CAST(NULL AS boolean) AS authenticated
     FROM {{viewers}} AS viewers GROUP BY entity_id, day
     """  # noqa: S608
 
@@ -257,7 +268,7 @@ def _views(subject: Subject, rows: str) -> Iterator[str]:
     if "hour" in subject.dimensions:
         cells.append("date_bin('1 hour', e.occurred_at, 'epoch') AS hour")
     labels = ", ".join(
-        f"('{part}', {value})"
+        f"({PARTS[part]}, {value})"
         for part, value in LABELS.items()
         if part == "outcome" or part in subject.dimensions
     )
@@ -273,13 +284,13 @@ def _views(subject: Subject, rows: str) -> Iterator[str]:
             ) AS cells
             JOIN event_kinds AS kind ON {of_kinds}
             CROSS JOIN LATERAL (VALUES {labels}) AS label (part, value)
-            WHERE kind.outcome = 'counted' OR part = 'outcome'
+            WHERE kind.outcome = 'counted' OR part = {PARTS["outcome"]}
             GROUP BY entity_id, day, part, value
         ) AS by_value GROUP BY entity_id, day, part
         """  # noqa: S608 - put together from this module's constants
     # a view without a referrer is counted under none
     yield f"""
-        SELECT entity_id, day, 'referrer' AS part, {VIEWS}
+        SELECT entity_id, day, {PARTS["referrer"]} AS part, {VIEWS}
         FROM (
             SELECT {subject.key} AS entity_id, e.day, e.referrer_domain AS value, {COUNT_VIEWS}
             FROM {subject.views(rows)} WHERE e.referrer_domain IS NOT NULL GROUP BY 1, 2, 3
@@ -299,19 +310,25 @@ def _viewers(subject: Subject, rows: str) -> str:
 
 
 def _runs(subject: Subject, rows: str) -> str:
-    """The viewers of one day, which is a parameter, as slices of their own."""
+    """The viewers of one day, which is a parameter, as slices of their own: those of everybody, and those of
+    who was signed in at least once.
+    """
+    visitors = "array_agg(DISTINCT e.visitor ORDER BY e.visitor)"
     return f"""
         SELECT entity_id, CAST(:day AS date) AS day, {NO_VIEWS},
-            CAST(cardinality(visitors) AS bigint) AS viewers,
-            CAST(cardinality(array_positions(authenticated, true)) AS bigint) AS viewers_authenticated,
-            visitors, authenticated
+            CASE WHEN NOT authenticated THEN CAST(cardinality(run) AS bigint) END AS viewers,
+            CASE WHEN authenticated THEN CAST(cardinality(run) AS bigint) END AS viewers_authenticated,
+            run AS visitors, authenticated
         FROM (
-            SELECT entity_id, visitors[n : n + {RUN - 1}] AS visitors,
-                authenticated[n : n + {RUN - 1}] AS authenticated
+            SELECT entity_id, authenticated, visitors[n : n + {RUN - 1}] AS run
             FROM (
-                SELECT entity_id, array_agg(visitor ORDER BY visitor) AS visitors,
-                    array_agg(authenticated ORDER BY visitor) AS authenticated
-                FROM ({_viewers(subject, rows)}) AS viewers GROUP BY entity_id
-            ) AS whole CROSS JOIN generate_series(1, cardinality(visitors), {RUN}) AS n
+                SELECT {subject.key} AS entity_id, {visitors} AS everybody,
+                    {visitors} FILTER (WHERE e.authenticated) AS signed_in
+                FROM {subject.views(rows)} WHERE e.visitor IS NOT NULL GROUP BY 1
+            ) AS whole
+            CROSS JOIN LATERAL (
+                VALUES (false, everybody), (true, signed_in)
+            ) AS audience (authenticated, visitors)
+            CROSS JOIN generate_series(1, cardinality(visitors), {RUN}) AS n
         ) AS runs
         """  # noqa: S608

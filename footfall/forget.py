@@ -28,9 +28,7 @@ AT_ONCE = 1_000  # slots
 FORGET_RUN = text("DELETE FROM seen_runs WHERE day = :day AND visitors = ARRAY[CAST(:visitor AS bigint)]")
 FORGET_IN_RUN = text("""
     UPDATE seen_runs SET first = (SELECT min(other) FROM unnest(visitors) AS other WHERE other <> :visitor),
-        visitors = array_remove(visitors, :visitor),
-        authenticated = authenticated[1 : array_position(visitors, :visitor) - 1]
-            || authenticated[array_position(visitors, :visitor) + 1 : cardinality(authenticated)]
+        visitors = array_remove(visitors, :visitor)
     WHERE day = :day AND :visitor = ANY(visitors)
 """)
 T = TypeVar("T")

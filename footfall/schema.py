@@ -6,7 +6,6 @@ from uuid import UUID
 
 from sqlalchemy import (
     BigInteger,
-    Boolean,
     CheckConstraint,
     Date,
     DateTime,
@@ -130,18 +129,18 @@ class RollupDay(Base):
 class SeenRun(Base):
     """Who was counted in the daily row of an entity, or of the site, when its day was rolled up as a whole:
     some visitors a row, in order, from `first` to before the next row's. A row for each would cost twenty
-    times as much to write.
+    times as much to write. Who was signed in stands in two rows: among everybody, and among their like.
     """
 
     __tablename__ = "seen_runs"
-    __table_args__ = (UniqueConstraint("day", "entity_id", "first"),)
-    __mapper_args__ = {"primary_key": ["day", "entity_id", "first"]}
+    __table_args__ = (UniqueConstraint("day", "entity_id", "authenticated", "first"),)
+    __mapper_args__ = {"primary_key": ["day", "entity_id", "authenticated", "first"]}
 
     first: Mapped[int] = mapped_column(BigInteger)
     day: Mapped[date]
     entity_id: Mapped[int]  # as in `seen_visitors`
+    authenticated: Mapped[bool]  # those alone who were, at least once; or everybody
     visitors: Mapped[list[int]] = mapped_column(ARRAY(BigInteger))
-    authenticated: Mapped[list[bool]] = mapped_column(ARRAY(Boolean))  # of each of `visitors`: at least once
 
 
 class SeenVisitor(Base):

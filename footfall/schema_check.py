@@ -33,7 +33,7 @@ REQUIRED_UNIQUE = {
     "view_events": ("day", "id"),
     "daily_stats": ("entity_id", "day"),
     "seen_visitors": ("day", "entity_id", "visitor"),
-    "seen_runs": ("day", "entity_id", "first"),
+    "seen_runs": ("day", "entity_id", "authenticated", "first"),
     "dead_letters": ("entry", "position"),
     "view_counters": ("entity_id", "view_type"),
     "view_slots": ("name",),
