@@ -2,7 +2,7 @@
 
     .venv/bin/python -m benchmarks.roll_up [--largest] [--quick]
 
-Days come from the real writer. Each is rolled up as a whole with all breakdowns and nothing there yet, three
+Days come from the real writer. Each is rolled up as a whole with all breakdowns and nothing there yet, five
 times, of which the fastest counts: whatever else the machine does only adds. Then 10,000 events that came
 after are added, as every minute does. Writes results/roll_up.json.
 """
@@ -24,7 +24,7 @@ from footfall import rollup
 PAGES = 5_000
 DAY = 200_000  # events, while the number of entities grows
 TAIL = 10_000  # what comes in a busy minute
-RUNS = 3
+RUNS = 5
 
 
 @click.command()
