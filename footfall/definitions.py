@@ -10,7 +10,7 @@ A day's figures are its daily rows and the raw events that came after them. Of a
 a day that was never rolled up it is all; a day that is still going on has some of both.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
@@ -165,7 +165,7 @@ def figures(subject: Subject, seam: Seam) -> TextClause:
     Parameters: the seam's, and `entity_id` for one entity or the site.
     """
     viewers = _with_seen(seam, _viewers(subject, "raw"))
-    slices = " UNION ALL ".join([*_views(subject, "raw"), AUDIENCE.format(viewers=f"({viewers})")])
+    slices = " UNION ALL ".join([*_slices(subject, "raw"), AUDIENCE.format(viewers=f"({viewers})")])
     return text(_with_raw(seam) + figures_of(f"({slices})"))
 
 
@@ -199,15 +199,27 @@ def slices_of_day(table: str) -> TextClause:
     """All of a day's events, those of `table`, as slices of the figures of each entity and of the site. The
     viewers are a slice a row of `seen_runs`; nobody is looked for in daily rows.
 
-    Parameters: `day`, and `entity_id` for the site.
+    Parameters: `day`, `entity_id` for the site, and those of `kinds_of_views`: whether a number is among some
+    is told faster than by a join.
     """
     rows = f"(SELECT * FROM {table} WHERE day = :day)"  # noqa: S608 - a name of `days`
-    subjects = (EACH_ENTITY, THE_SITE)
-    slices = [
-        *(_runs(subject, rows) for subject in subjects),
-        *(each for subject in subjects for each in _views(subject, rows)),
-    ]
-    return text(" UNION ALL ".join(slices))
+    viewers, slices = [], []
+    for subject, kinds in ((EACH_ENTITY, "views"), (THE_SITE, "page_views")):
+        views = f"(SELECT * FROM {rows} AS e WHERE kind_id = ANY(CAST(:{kinds} AS integer[]))) AS e"  # noqa: S608
+        viewers.append(_runs(subject, views))
+        slices += [_by_labels(subject, rows, ()), _by_referrer(subject, views, ())]
+    return text(" UNION ALL ".join([*viewers, *slices]))
+
+
+def kinds_of_views(connection: Connection) -> dict[str, list[int]]:
+    """The ids in `event_kinds` of all views, and of those of pages: parameters of `slices_of_day`."""
+    kinds = connection.execute(
+        text("SELECT id, entity_type FROM event_kinds WHERE outcome = 'counted'")
+    ).all()
+    return {
+        "views": [kind.id for kind in kinds],
+        "page_views": [kind.id for kind in kinds if kind.entity_type == "page"],
+    }
 
 
 def viewers_of_all(seam: Seam) -> TextClause:
@@ -226,7 +238,7 @@ def slices_of_all(seam: Seam, viewers: str) -> TextClause:
 
     Parameters: the seam's, and `entity_id` for the site.
     """
-    slices = [*_views(EACH_ENTITY, "raw"), *_views(THE_SITE, "raw"), AUDIENCE.format(viewers=viewers)]
+    slices = [*_slices(EACH_ENTITY, "raw"), *_slices(THE_SITE, "raw"), AUDIENCE.format(viewers=viewers)]
     return text(_with_raw(seam) + " UNION ALL ".join(slices))
 
 
@@ -261,10 +273,17 @@ AUDIENCE = f"""
     """  # noqa: S608
 
 
-def _views(subject: Subject, rows: str) -> Iterator[str]:
-    """Slices of `rows`, which are events: how many by outcome, and the views by each dimension."""
+def _slices(subject: Subject, rows: str) -> tuple[str, str]:
+    """Slices of `rows`, which are events of any days."""
+    return _by_labels(subject, rows, ("day",)), _by_referrer(subject, subject.views(rows), ("day",))
+
+
+def _by_labels(subject: Subject, rows: str, days: tuple[str, ...]) -> str:
+    """Slices of `rows`, which are events: how many by outcome, and the views by each dimension. `days` is the
+    day's column, or nothing when all are of the day that is a parameter: then none need be told apart.
+    """
     # by kind first, which leaves much less to be looked at for each label
-    cells = ["e.kind_id"]
+    cells = [f"{subject.key} AS entity_id", *(f"e.{day}" for day in days), "e.kind_id"]
     if "hour" in subject.dimensions:
         cells.append("date_bin('1 hour', e.occurred_at, 'epoch') AS hour")
     labels = ", ".join(
@@ -273,29 +292,42 @@ def _views(subject: Subject, rows: str) -> Iterator[str]:
         if part == "outcome" or part in subject.dimensions
     )
     of_kinds = " AND ".join(("kind.id = kind_id", *subject.of_kinds))
-    yield f"""
-        SELECT entity_id, day, part, {VIEWS}
+    by = ", ".join(("entity_id", *days, "part"))
+    return f"""
+        SELECT entity_id, {_day(days)} AS day, part, {VIEWS}
         FROM (
-            SELECT entity_id, day, part, value, {ADD_VIEWS}
+            SELECT {by}, value, {ADD_VIEWS}
             FROM (
-                SELECT {subject.key} AS entity_id, e.day, {", ".join(cells)}, {COUNT_VIEWS}
+                SELECT {", ".join(cells)}, {COUNT_VIEWS}
                 FROM {subject.events.format(rows=rows)}
-                GROUP BY {", ".join(str(n) for n in range(1, len(cells) + 3))}
+                GROUP BY {_first(len(cells))}
             ) AS cells
             JOIN event_kinds AS kind ON {of_kinds}
             CROSS JOIN LATERAL (VALUES {labels}) AS label (part, value)
             WHERE kind.outcome = 'counted' OR part = {PARTS["outcome"]}
-            GROUP BY entity_id, day, part, value
-        ) AS by_value GROUP BY entity_id, day, part
+            GROUP BY {by}, value
+        ) AS by_value GROUP BY {by}
         """  # noqa: S608 - put together from this module's constants
-    # a view without a referrer is counted under none
-    yield f"""
-        SELECT entity_id, day, {PARTS["referrer"]} AS part, {VIEWS}
+
+
+def _by_referrer(subject: Subject, views: str, days: tuple[str, ...]) -> str:
+    """Slices of `views`: how many by referring domain. One without a referrer is counted under none."""
+    cells = [f"{subject.key} AS entity_id", *(f"e.{day}" for day in days), "e.referrer_domain AS value"]
+    return f"""
+        SELECT entity_id, {_day(days)} AS day, {PARTS["referrer"]} AS part, {VIEWS}
         FROM (
-            SELECT {subject.key} AS entity_id, e.day, e.referrer_domain AS value, {COUNT_VIEWS}
-            FROM {subject.views(rows)} WHERE e.referrer_domain IS NOT NULL GROUP BY 1, 2, 3
-        ) AS by_value GROUP BY entity_id, day
+            SELECT {", ".join(cells)}, {COUNT_VIEWS}
+            FROM {views} WHERE e.referrer_domain IS NOT NULL GROUP BY {_first(len(cells))}
+        ) AS by_value GROUP BY {", ".join(("entity_id", *days))}
         """  # noqa: S608
+
+
+def _day(days: tuple[str, ...]) -> str:
+    return "day" if days else "CAST(:day AS date)"
+
+
+def _first(columns: int) -> str:
+    return ", ".join(str(n) for n in range(1, columns + 1))
 
 
 def _viewers(subject: Subject, rows: str) -> str:
@@ -309,13 +341,13 @@ def _viewers(subject: Subject, rows: str) -> str:
         """  # noqa: S608
 
 
-def _runs(subject: Subject, rows: str) -> str:
+def _runs(subject: Subject, views: str) -> str:
     """The viewers of one day, which is a parameter, as slices of their own: those of everybody, and those of
     who was signed in at least once.
     """
     visitors = "array_agg(DISTINCT e.visitor ORDER BY e.visitor)"
     return f"""
-        SELECT entity_id, CAST(:day AS date) AS day, {NO_VIEWS},
+        SELECT entity_id, {_day(())} AS day, {NO_VIEWS},
             CASE WHEN NOT authenticated THEN CAST(cardinality(run) AS bigint) END AS viewers,
             CASE WHEN authenticated THEN CAST(cardinality(run) AS bigint) END AS viewers_authenticated,
             run AS visitors, authenticated
@@ -324,7 +356,7 @@ def _runs(subject: Subject, rows: str) -> str:
             FROM (
                 SELECT {subject.key} AS entity_id, {visitors} AS everybody,
                     {visitors} FILTER (WHERE e.authenticated) AS signed_in
-                FROM {subject.views(rows)} WHERE e.visitor IS NOT NULL GROUP BY 1
+                FROM {views} WHERE e.visitor IS NOT NULL GROUP BY 1
             ) AS whole
             CROSS JOIN LATERAL (
                 VALUES (false, everybody), (true, signed_in)

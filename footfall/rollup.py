@@ -25,6 +25,7 @@ from footfall.definitions import (
     FIGURES,
     Seam,
     figures_of,
+    kinds_of_views,
     slices_of_all,
     slices_of_day,
     viewers_of_all,
@@ -295,7 +296,7 @@ def _replace(connection: Connection, day: date, now: datetime, keep_visitors: bo
         return None  # never opened, or its raw rows are gone: its daily rows are all there is
     for setting in SLICE_BY_SLICE:
         connection.execute(setting)
-    parameters = {"day": day, "entity_id": entities.site(connection).id}
+    parameters = {"day": day, "entity_id": entities.site(connection).id, **kinds_of_views(connection)}
     table = connection.dialect.identifier_preparer.quote(table)
     _count(connection, slices_of_day(table), parameters)
     connection.execute(DROP_FIGURES, {"day": day})
