@@ -69,10 +69,15 @@ class Subject:
     dimensions: tuple[str, ...]
     of_kinds: tuple[str, ...] = ()  # whose events: conditions on their `kind`
 
+    @property
+    def are_views(self) -> str:
+        """Whether events of a `kind` are views."""
+        return " AND ".join(("kind.outcome = 'counted'", *self.of_kinds))
+
     def views(self, rows: str) -> str:
         """FROM those of `rows`, which are events, that are views, AS e."""
-        conditions = ("kind.id = e.kind_id", "kind.outcome = 'counted'", *self.of_kinds)
-        return f"{self.events.format(rows=rows)} JOIN event_kinds AS kind ON {' AND '.join(conditions)}"
+        events = self.events.format(rows=rows)
+        return f"{events} JOIN event_kinds AS kind ON kind.id = e.kind_id AND {self.are_views}"
 
 
 EACH_ENTITY = Subject("e.entity_id", "{rows} AS e", DIMENSIONS)
@@ -82,6 +87,8 @@ ONE_ENTITY = Subject(
 THE_SITE = Subject(
     "CAST(:entity_id AS integer)", "{rows} AS e", SITE_DIMENSIONS, of_kinds=("kind.entity_type = 'page'",)
 )
+# A whole day is counted for, by the parameter that has the kinds of their views
+SUBJECTS_OF_DAY = {"views": EACH_ENTITY, "page_views": THE_SITE}
 
 # A day is clean when its daily rows hold the version that its raw rows have now. Later events can be added
 # to rows whose visitors are known, unless something that they hold was taken away.
@@ -204,7 +211,7 @@ def slices_of_day(table: str) -> TextClause:
     """
     rows = f"(SELECT * FROM {table} WHERE day = :day)"  # noqa: S608 - a name of `days`
     viewers, slices = [], []
-    for subject, kinds in ((EACH_ENTITY, "views"), (THE_SITE, "page_views")):
+    for kinds, subject in SUBJECTS_OF_DAY.items():
         views = f"(SELECT * FROM {rows} AS e WHERE kind_id = ANY(CAST(:{kinds} AS integer[]))) AS e"  # noqa: S608
         viewers.append(_runs(subject, views))
         slices += [_by_labels(subject, rows, ()), _by_referrer(subject, views, ())]
@@ -212,13 +219,11 @@ def slices_of_day(table: str) -> TextClause:
 
 
 def kinds_of_views(connection: Connection) -> dict[str, list[int]]:
-    """The ids in `event_kinds` of all views, and of those of pages: parameters of `slices_of_day`."""
-    kinds = connection.execute(
-        text("SELECT id, entity_type FROM event_kinds WHERE outcome = 'counted'")
-    ).all()
+    """The ids in `event_kinds` of views, whosever: parameters of `slices_of_day`."""
+    ids = "SELECT id FROM event_kinds AS kind WHERE {}"
     return {
-        "views": [kind.id for kind in kinds],
-        "page_views": [kind.id for kind in kinds if kind.entity_type == "page"],
+        name: list(connection.scalars(text(ids.format(subject.are_views))))
+        for name, subject in SUBJECTS_OF_DAY.items()
     }
 
 
