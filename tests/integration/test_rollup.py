@@ -670,7 +670,9 @@ def test_no_row_is_compared_with_every_other(
 
 
 def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Of a plan, but for what is looked up for each row of a left join."""
     yield plan
+    looks_up = plan["Node Type"] == "Nested Loop" and plan["Join Type"] == "Left"
     for child in plan.get("Plans", ()):
-        if plan.get("Join Type") != "Left" or child["Parent Relationship"] == "Outer":
+        if not (looks_up and child["Parent Relationship"] == "Inner"):
             yield from _nodes(child)
