@@ -126,12 +126,12 @@ PUT_FIGURES = text(f"""
     SELECT entity_id, entity_type, day, {FIGURE_COLUMNS} FROM counted JOIN entities ON entities.id = entity_id
     ON CONFLICT (entity_id, day) DO NOTHING
 """)  # noqa: S608 - constants
-DROP_RUNS = text("""
+DROP_RUNS = text(f"""
     DELETE FROM seen_runs AS d WHERE day = :day AND NOT EXISTS (
-        SELECT FROM slices WHERE slices.entity_id = d.entity_id AND slices.authenticated = d.authenticated
-            AND slices.visitors[1] = d.first AND slices.visitors = d.visitors
+        SELECT FROM slices WHERE slices.entity_id = d.entity_id AND slices.visitors[1] = d.first
+            AND {_same(("authenticated", "visitors"), "slices")}
     )
-""")
+""")  # noqa: S608 - constants
 PUT_RUNS = text("""
     INSERT INTO seen_runs (entity_id, day, authenticated, first, visitors)
     SELECT entity_id, day, authenticated, visitors[1], visitors FROM slices WHERE visitors IS NOT NULL
